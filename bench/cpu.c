@@ -59,8 +59,10 @@ int cpu_process_ns(pid_t pid, uint64_t *ret_ns)
 			all = more;
 			room += 256;
 		}
-		if (stat_read(entry->d_name, &all[n]))
-			found = found || all[n++].pid == pid;
+		if (stat_read(entry->d_name, &all[n])) {
+			found = found || all[n].pid == pid;
+			n++;
+		}
 	}
 	closedir(dir);
 	if (found)
