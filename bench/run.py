@@ -10,6 +10,7 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import socket
 import sys
 import time
@@ -258,7 +259,7 @@ class Bench:
         facts.append(("run", f"{self.opt.size >> 20} MiB disk, {self.opt.rounds} turns of "
                       f"{self.opt.seconds:g} s after {self.opt.warmup:g} s of warm-up, "
                       f"{self.transport} sockets"))
-        facts += [(s.name, f"{s.title}, {s.variant}") for s in self.servers if s.variant]
+        facts += [(f"{s.name} ran as", f"{s.title}, {s.variant}") for s in self.servers if s.variant]
         table.write_csv(os.path.join(self.opt.out, "medians.csv"), table.ROW_COLUMNS, rows)
         table.markdown(os.path.join(self.opt.out, "table.md"), self.cells, rows, facts, self.notes)
         for note in self.notes:
@@ -273,8 +274,13 @@ class Bench:
             self.clean()
 
 
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
 def main():
     started = time.monotonic()
+    signal.signal(signal.SIGTERM, interrupted)
     bench = Bench(options())
     bench.prepare()
     try:
