@@ -1,4 +1,4 @@
-#!/usr/bin/python3
+#!/usr/bin/python3 -B
 # SPDX-License-Identifier: Apache-2.0
 """nbdload against servers that behave, servers that lose data, and servers that break the protocol.
 
