@@ -128,6 +128,11 @@ int main(int argc, char **argv)
 		return EXIT_SUCCESS;
 	}
 	rc = load_run(&cmd.load, &result, &err);
+	if (result.remote.size > 0 && cmd.load.connections > 1 &&
+	    !(result.remote.flags & REMOTE_MULTI_CONN))
+		fputs("nbdload: note: the export does not offer CAN_MULTI_CONN: its connections "
+		      "need not agree on what is written\n",
+		      stderr);
 	if (rc < 0) {
 		fprintf(stderr, "nbdload: %s\n", err.text);
 		return EXIT_FAILURE;

@@ -223,11 +223,12 @@ class Bench:
             result = f"{turn['iops']:.0f} IOPS, p99 {turn['p99_us']:.0f} us"
         except (servers.ServerError, clients.ClientError) as e:
             turn["error"] = str(e)
-            if server and not server.alive() and isinstance(e, clients.ClientError):
-                turn["error"] += f"; the server died, see {server.log_path()}"
-            result = f"FAILED: {turn['error']}"
             if server:
+                time.sleep(0.2)  # the client may notice a death before it is complete
+                if isinstance(e, clients.ClientError) and not server.alive():
+                    turn["error"] += f"; the server died, see {server.log_path()}"
                 self.stop_quietly(server)
+            result = f"FAILED: {turn['error']}"
         say(f"{progress} {cell.name} round {number}, {turn['server']} with {client}: {result}")
         self.turns.append(turn)
         table.write_csv(os.path.join(self.opt.out, "turns.csv"), table.TURN_COLUMNS, self.turns)

@@ -208,6 +208,8 @@ def refusals_name_the_cause():
     with nbdkit("--filter=blocksize-policy", "memory", "4M", "blocksize-minimum=4K",
                 "blocksize-maximum=64K", "blocksize-preferred=4K") as (address, _):
         expect(nbdload("-n", "1", "-b", "512", address), 1, "takes blocks of 4096 to 65536")
+    with nbdkit("--filter=multi-conn", "memory", "4M", "multi-conn-mode=disable") as (address, _):
+        expect(nbdload("-n", "1", "-c", "2", address), 0, "CAN_MULTI_CONN")
     expect(nbdload("unix:/nowhere/sock"), 1, "is the server running?")
     expect(nbdload("nonsense"), 1, "unix:PATH or HOST:PORT")
 
