@@ -24,7 +24,6 @@ DAEMON := $(wildcard volumed/*.c)
 UNIT  := $(wildcard tests/unit/test_*.c)
 SIMT  := $(wildcard tests/sim/test_*.c)
 SIM   := $(filter-out $(SIMT),$(wildcard tests/sim/*.c))
-BENCH := $(wildcard bench/*.c)
 LIBS_CORE := -lisal
 LIBS_REAL := -luring $(LIBS_CORE)
 
@@ -55,6 +54,8 @@ $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
 	@echo '$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS)' | cmp -s - $@ || \
 	 echo '$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS)' > $@
+
+-include bench/rules.mk
 
 .PHONY: all FORCE
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
