@@ -55,4 +55,5 @@ $(BUILD)/flags: FORCE
 	 echo '$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS)' > $@
 
 .PHONY: all FORCE
+-include tests/*/rules.mk
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
