@@ -58,4 +58,5 @@ $(BUILD)/flags: FORCE
 -include bench/rules.mk
 
 .PHONY: all FORCE
+-include tests/*/rules.mk
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
