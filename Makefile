@@ -154,6 +154,9 @@ install: all ## Install into DESTDIR with PREFIX (/usr/local)
 	chmod 644 $(DESTDIR)$(UNITDIR)/volumed.service $(DESTDIR)$(UNITDIR)/volumed.socket
 	install -D -m 644 packaging/volumed.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/volumed.conf
 
+# Its recipe is in bench/rules.mk.
+bench: ## Compare with other NBD servers and the raw disk (bench/README.md)
+
 clean: ## Remove what was built (data/ stays)
 	rm -rf build compile_commands.json
 

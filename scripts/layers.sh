@@ -30,7 +30,7 @@ declare -A only=(
 	[isa-l/crc.h]=base
 	[sqlite3.h]=metadata
 	[microhttpd.h]=api
-	[jansson.h]="api cli"
+	[jansson.h]="api cli bench"
 )
 wrong=0
 
