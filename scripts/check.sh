@@ -14,7 +14,7 @@ limit=${CHECK_TIMEOUT:-300}
 fuzz_seconds=${FUZZ_SECONDS:-3}
 logs=$(mktemp -d "${TMPDIR:-/tmp}/volumed-check.XXXXXX")
 trap 'rm -rf "$logs"' EXIT
-export CMOCKA_MESSAGE_OUTPUT=TAP
+export CMOCKA_MESSAGE_OUTPUT=TAP PYTHONDONTWRITEBYTECODE=1
 
 # Runs $1 with its output in $2.log and its exit status in $2.status.
 run_one() {
