@@ -174,7 +174,7 @@ void nbd_request_release(struct nbd_request *request)
 	CHECK(conn->n_in_flight > 0);
 	conn->n_in_flight--;
 	if (request->memory)
-		pool_put(memory->pools[request->class], request->memory);
+		pool_put(memory->pools[request->kind], request->memory);
 	pool_put(memory->pools[NBD_CLASS_SLOT], request);
 }
 

@@ -50,7 +50,7 @@ static void handshake_end(struct nbd_handshake *h);
 
 void nbd_handshake_start(struct nbd_handshake *h, struct nbd_conn *conn)
 {
-	memset(h, 0, offsetof(struct nbd_handshake, input));
+	memset(h, 0, offsetof(struct nbd_handshake, input)); /* the buffers need not be clean */
 	h->conn = conn;
 	h->since = io_now(conn->server->loop);
 	h->op.done = handshake_on_io;

@@ -64,8 +64,8 @@ struct nbd_request {
 	struct block_req block;
 	struct nbd_conn *conn;
 	struct nbd_request_header header;
-	void *memory; /* payload buffer of `class`, or NULL */
-	enum nbd_class class;
+	void *memory; /* payload buffer of `kind`, or NULL */
+	enum nbd_class kind;
 	uint32_t payload_left; /* of a WRITE: bytes still to come */
 	uint32_t error;        /* NBD's */
 	const char *why;       /* static text for the error, or NULL */

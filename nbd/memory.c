@@ -46,13 +46,13 @@ void nbd_memory_free(struct nbd_memory *memory)
 
 enum nbd_class nbd_memory_class(uint64_t skew, uint64_t length)
 {
-	enum nbd_class class = NBD_CLASS_4K;
+	enum nbd_class kind = NBD_CLASS_4K;
 
-	while (classes[class].size < skew + length) {
-		class ++;
-		CHECK(class < ARRAY_SIZE(classes));
+	while (classes[kind].size < skew + length) {
+		kind++;
+		CHECK(kind < ARRAY_SIZE(classes));
 	}
-	return class;
+	return kind;
 }
 
 bool nbd_memory_wanted(const struct nbd_memory *memory)

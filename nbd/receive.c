@@ -23,7 +23,7 @@ static void receive_enter(struct nbd_conn *conn, enum nbd_receive_state state);
 static enum next receive_parse(struct nbd_conn *conn);
 static enum next receive_header(struct nbd_conn *conn);
 static enum next request_begin(struct nbd_conn *conn, const struct nbd_request_header *header);
-static bool take(struct nbd_conn *conn, enum nbd_class class, void **ret_memory);
+static bool take(struct nbd_conn *conn, enum nbd_class kind, void **ret_memory);
 static enum next request_prepare(struct nbd_request *request);
 static enum next receive_payload(struct nbd_conn *conn);
 static enum next receive_more(struct nbd_conn *conn, size_t least);
@@ -133,16 +133,16 @@ static enum next request_begin(struct nbd_conn *conn, const struct nbd_request_h
 }
 
 /* One thing of the class; or none, and the connection stands in line for it. */
-static bool take(struct nbd_conn *conn, enum nbd_class class, void **ret_memory)
+static bool take(struct nbd_conn *conn, enum nbd_class kind, void **ret_memory)
 {
 	struct nbd_memory *memory = &conn->lane->memory;
 	void *p = NULL;
 
-	if (conn->has_turn || list_empty(&memory->waiting[class]))
-		p = pool_get(memory->pools[class]);
+	if (conn->has_turn || list_empty(&memory->waiting[kind]))
+		p = pool_get(memory->pools[kind]);
 	if (!p) {
 		conn->has_turn = false;
-		list_add_tail(&memory->waiting[class], &conn->turn_node);
+		list_add_tail(&memory->waiting[kind], &conn->turn_node);
 		receive_enter(conn, RECEIVE_WAIT_TURN);
 		nbd_lane_need_tick(conn->lane);
 		return false;
@@ -176,8 +176,8 @@ static enum next request_prepare(struct nbd_request *request)
 	} else {
 		return AGAIN;
 	}
-	request->class = nbd_memory_class(skew, size);
-	if (!take(conn, request->class, &request->memory))
+	request->kind = nbd_memory_class(skew, size);
+	if (!take(conn, request->kind, &request->memory))
 		return WAIT;
 	block->buf = (uint8_t *)request->memory + skew;
 	if (block->op == BLOCK_STATUS) {

@@ -66,7 +66,8 @@ run_ok "qemu-io: patterns" qemu-io -f raw \
 	-c "read -P 0x11 0 512" -c "read -P 0x22 512 512" -c "read -P 0x11 1k 1023k" \
 	-c "read -P 0x33 1M 3071k" -c "read -P 0x44 4095k 3k" -c "read -P 0x33 4098k 1M" "$uri"
 run_ok "qemu-io: zeroes and discard" qemu-io -f raw \
-	-c "write -P 0x55 64M 4M" -c "write -z 65M 1M" -c "write -z -u 66M 1M" -c "discard 67M 512k" \
+	-c "write -P 0x55 64M 4M" -c "write -z 65M 1M" -c "write -z -u 66M 1M" \
+	-c "discard 67M 512k" \
 	-c "read -P 0x55 64M 1M" -c "read -P 0 65M 1M" -c "read -P 0 66M 1M" \
 	-c "read -P 0 67M 512k" -c "read -P 0x55 68604k 512" "$uri"
 run_ok "qemu-io: many at once" qemu-io -f raw -t none \
