@@ -45,7 +45,8 @@ def run(command, seconds):
         raise ClientError(f"{command[0]} hangs") from None
     if done.returncode != 0:
         complaint = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()
-        raise ClientError(f"{os.path.basename(command[0])}: {complaint[-1][:300]}")
+        name = os.path.basename(command[0])
+        raise ClientError(f"{name}: {complaint[-1].removeprefix(name + ': ')[:300]}")
     return done.stdout
 
 

@@ -13,7 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define EXIT_USAGE 2
+#define EXIT_USAGE  2
+#define TIMEOUT_MAX 86400
 
 static const char usage_text[] =
     "usage: nbdload [options] ADDRESS [EXPORT]\n"
@@ -41,7 +42,8 @@ static const char usage_text[] =
     "  -j, --json              results as one JSON object\n"
     "  -h, --help\n"
     "\n"
-    "Sizes are bytes or like 4KiB, 1GiB. Writing patterns destroy what the export holds.\n";
+    "Sizes are bytes or like 4KiB, 1GiB; blocks are multiples of 512. Writing patterns destroy "
+    "what the export holds.\n";
 
 enum option_id {
 	OPT_READ_PERCENT = 256,
@@ -87,8 +89,11 @@ struct command {
 
 static bool parse_command(int argc, char **argv, struct command *cmd);
 static bool parse_option(int option, const char *text, struct command *cmd);
+static bool parse_switch(int option, struct command *cmd);
+static bool parse_pid(const char *text, pid_t *ret);
+static bool parse_unsigned(const char *text, unsigned min, unsigned max, unsigned *ret);
 static bool parse_number(const char *text, uint64_t min, uint64_t max, uint64_t *ret);
-static bool parse_size(const char *text, uint64_t max, uint64_t *ret);
+static bool parse_block_size(const char *text, uint32_t *ret);
 static bool parse_seconds(const char *text, uint64_t *ret_ns);
 static bool check_command(struct command *cmd);
 
@@ -123,6 +128,11 @@ int main(int argc, char **argv)
 		return EXIT_SUCCESS;
 	}
 	rc = load_run(&cmd.load, &result, &err);
+	if (result.remote.size > 0 && cmd.load.connections > 1 &&
+	    !(result.remote.flags & REMOTE_MULTI_CONN))
+		fputs("nbdload: note: the export does not offer CAN_MULTI_CONN: its connections "
+		      "need not agree on what is written\n",
+		      stderr);
 	if (rc < 0) {
 		fprintf(stderr, "nbdload: %s\n", err.text);
 		return EXIT_FAILURE;
@@ -142,9 +152,16 @@ static bool parse_command(int argc, char **argv, struct command *cmd)
 {
 	int option;
 
-	while ((option = getopt_long(argc, argv, "p:b:q:c:t:n:w:fvkjh", long_options, NULL)) != -1)
-		if (option == '?' || !parse_option(option, optarg, cmd))
+	while ((option = getopt_long(argc, argv, "p:b:q:c:t:n:w:fvkjh", long_options, NULL)) !=
+	       -1) {
+		if (option == '?')
 			return false;
+		if (!parse_option(option, optarg, cmd)) {
+			fprintf(stderr, "nbdload: \"%s\" is not a value that option takes\n",
+				optarg);
+			return false;
+		}
+	}
 	if (cmd->help)
 		return true;
 	if (argc - optind < 1 || argc - optind > 2) {
@@ -160,83 +177,87 @@ static bool parse_command(int argc, char **argv, struct command *cmd)
 static bool parse_option(int option, const char *text, struct command *cmd)
 {
 	struct load_config *load = &cmd->load;
-	uint64_t n = 0;
-	bool good = true;
 
 	switch (option) {
 	case 'p':
-		good = pattern_parse(text, &load->pattern) == 0;
-		break;
-	case OPT_READ_PERCENT:
-		good = parse_number(text, 0, 100, &n);
-		load->read_percent = (unsigned)n;
-		break;
+		return pattern_parse(text, &load->pattern) == 0;
 	case 'b':
-		good = parse_size(text, LOAD_BLOCK_MAX, &n);
-		load->block_size = (uint32_t)n;
-		break;
+		return parse_block_size(text, &load->block_size);
 	case 'q':
-		good = parse_number(text, 1, LOAD_DEPTH_MAX, &n);
-		load->depth = (unsigned)n;
-		break;
+		return parse_unsigned(text, 1, LOAD_DEPTH_MAX, &load->depth);
 	case 'c':
-		good = parse_number(text, 1, LOAD_CONNECTIONS_MAX, &n);
-		load->connections = (unsigned)n;
-		break;
+		return parse_unsigned(text, 1, LOAD_CONNECTIONS_MAX, &load->connections);
 	case 't':
-		good = parse_seconds(text, &load->runtime_ns);
 		cmd->runtime_given = true;
-		break;
+		return parse_seconds(text, &load->runtime_ns);
 	case 'n':
-		good = parse_number(text, 1, UINT64_MAX, &load->max_ios);
-		break;
+		return parse_number(text, 1, UINT64_MAX, &load->max_ios);
 	case 'w':
-		good = parse_seconds(text, &load->warmup_ns);
-		break;
+		return parse_seconds(text, &load->warmup_ns);
+	case OPT_READ_PERCENT:
+		return parse_unsigned(text, 0, 100, &load->read_percent);
 	case OPT_WORKING_SET:
-		good = parse_size(text, INT64_MAX, &load->working_set);
-		break;
+		return size_parse(text, &load->working_set) == 0;
 	case OPT_FLUSH_EVERY:
-		good = parse_number(text, 0, UINT32_MAX, &n);
-		load->flush_every = (unsigned)n;
-		break;
-	case OPT_FUA:
-		load->fua = true;
-		break;
-	case 'f':
-		load->fill = true;
-		break;
+		return parse_unsigned(text, 0, UINT32_MAX, &load->flush_every);
 	case OPT_FILL_BLOCK:
-		good = parse_size(text, LOAD_BLOCK_MAX, &n);
-		load->fill_block = (uint32_t)n;
-		break;
-	case 'v':
-		load->verify = true;
-		break;
-	case 'k':
-		load->keep_going = true;
-		break;
+		return parse_block_size(text, &load->fill_block);
 	case OPT_SEED:
-		good = parse_number(text, 0, UINT64_MAX, &load->seed);
-		break;
+		return parse_number(text, 0, UINT64_MAX, &load->seed);
 	case OPT_TIMEOUT:
-		good = parse_number(text, 1, 86400, &n);
-		load->timeout_s = (unsigned)n;
-		break;
+		return parse_unsigned(text, 1, TIMEOUT_MAX, &load->timeout_s);
 	case OPT_SERVER_PID:
-		good = parse_number(text, 1, INT32_MAX, &n);
-		load->server_pid = (pid_t)n;
-		break;
+		return parse_pid(text, &load->server_pid);
+	default:
+		return parse_switch(option, cmd);
+	}
+}
+
+/* The options without a value. */
+static bool parse_switch(int option, struct command *cmd)
+{
+	switch (option) {
+	case OPT_FUA:
+		cmd->load.fua = true;
+		return true;
+	case 'f':
+		cmd->load.fill = true;
+		return true;
+	case 'v':
+		cmd->load.verify = true;
+		return true;
+	case 'k':
+		cmd->load.keep_going = true;
+		return true;
 	case 'j':
 		cmd->json = true;
-		break;
+		return true;
 	case 'h':
 		cmd->help = true;
-		break;
+		return true;
+	default:
+		return false;
 	}
-	if (!good)
-		fprintf(stderr, "nbdload: \"%s\" is not a value that option takes\n", text);
-	return good;
+}
+
+static bool parse_pid(const char *text, pid_t *ret)
+{
+	unsigned n;
+
+	if (!parse_unsigned(text, 1, INT32_MAX, &n))
+		return false;
+	*ret = (pid_t)n;
+	return true;
+}
+
+static bool parse_unsigned(const char *text, unsigned min, unsigned max, unsigned *ret)
+{
+	uint64_t n;
+
+	if (!parse_number(text, min, max, &n))
+		return false;
+	*ret = (unsigned)n;
+	return true;
 }
 
 static bool parse_number(const char *text, uint64_t min, uint64_t max, uint64_t *ret)
@@ -248,9 +269,14 @@ static bool parse_number(const char *text, uint64_t min, uint64_t max, uint64_t 
 	return errno == 0 && end != text && !*end && text[0] != '-' && *ret >= min && *ret <= max;
 }
 
-static bool parse_size(const char *text, uint64_t max, uint64_t *ret)
+static bool parse_block_size(const char *text, uint32_t *ret)
 {
-	return size_parse(text, ret) == 0 && *ret > 0 && *ret <= max;
+	uint64_t n;
+
+	if (size_parse(text, &n) < 0 || n == 0 || n > LOAD_BLOCK_MAX || n % 512 != 0)
+		return false;
+	*ret = (uint32_t)n;
+	return true;
 }
 
 static bool parse_seconds(const char *text, uint64_t *ret_ns)
@@ -272,10 +298,6 @@ static bool check_command(struct command *cmd)
 		load->runtime_ns = 0;
 	if (load->runtime_ns == 0 && load->max_ios == 0) {
 		fputs("nbdload: a runtime of 0 needs --ios\n", stderr);
-		return false;
-	}
-	if (load->block_size % 512 != 0) {
-		fputs("nbdload: the block size must be a multiple of 512\n", stderr);
 		return false;
 	}
 	if (load->pattern == LOAD_NONE && !load->fill) {

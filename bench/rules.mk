@@ -29,10 +29,10 @@ bench-packages:
 
 # BENCH_DIR, BENCH_SIZE, BENCH_SECONDS, BENCH_ROUNDS and more: bench/README.md.
 bench: all $(NBDLOAD) | bench-packages
-	/usr/bin/python3 bench/run.py --nbdload $(NBDLOAD) --volumed $(BIN)/volumed
+	/usr/bin/python3 -B bench/run.py --nbdload $(NBDLOAD) --volumed $(BIN)/volumed
 
 # The load generator against servers that behave, and servers that do not.
 bench-check: $(NBDLOAD) | bench-packages
-	/usr/bin/python3 bench/selftest.py $(NBDLOAD)
+	/usr/bin/python3 -B bench/selftest.py $(NBDLOAD)
 
 .PHONY: bench bench-check bench-packages

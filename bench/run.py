@@ -1,4 +1,4 @@
-#!/usr/bin/python3
+#!/usr/bin/python3 -B
 # SPDX-License-Identifier: Apache-2.0
 """`make bench`: NBD servers on one disk, by turns, and what they reach of the raw file's speed.
 
@@ -10,6 +10,7 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import socket
 import sys
 import time
@@ -210,7 +211,8 @@ class Bench:
                 for client, server in self.targets(cell):
                     done += 1
                     self.turn(cell, number, client, server, f"[{done}/{total}]")
-            say(table.terminal(cell, table.medians(self.turns)) + "\n")
+            if self.targets(cell):
+                say(table.terminal(cell, table.medians(self.turns)) + "\n")
 
     def turn(self, cell, number, client, server, progress):
         turn = {"cell": cell.name, "transport": self.transport if server else "",
@@ -221,9 +223,12 @@ class Bench:
             result = f"{turn['iops']:.0f} IOPS, p99 {turn['p99_us']:.0f} us"
         except (servers.ServerError, clients.ClientError) as e:
             turn["error"] = str(e)
-            result = f"FAILED: {e}"
             if server:
+                time.sleep(0.2)  # the client may notice a death before it is complete
+                if isinstance(e, clients.ClientError) and not server.alive():
+                    turn["error"] += f"; the server died, see {server.log_path()}"
                 self.stop_quietly(server)
+            result = f"FAILED: {turn['error']}"
         say(f"{progress} {cell.name} round {number}, {turn['server']} with {client}: {result}")
         self.turns.append(turn)
         table.write_csv(os.path.join(self.opt.out, "turns.csv"), table.TURN_COLUMNS, self.turns)
@@ -258,7 +263,8 @@ class Bench:
         facts.append(("run", f"{self.opt.size >> 20} MiB disk, {self.opt.rounds} turns of "
                       f"{self.opt.seconds:g} s after {self.opt.warmup:g} s of warm-up, "
                       f"{self.transport} sockets"))
-        facts += [(s.name, f"{s.title}, {s.variant}") for s in self.servers if s.variant]
+        facts += [(f"{s.name} ran as", f"{s.title}, {s.variant}")
+                  for s in self.servers if s.variant]
         table.write_csv(os.path.join(self.opt.out, "medians.csv"), table.ROW_COLUMNS, rows)
         table.markdown(os.path.join(self.opt.out, "table.md"), self.cells, rows, facts, self.notes)
         for note in self.notes:
@@ -273,8 +279,13 @@ class Bench:
             self.clean()
 
 
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
 def main():
     started = time.monotonic()
+    signal.signal(signal.SIGTERM, interrupted)
     bench = Bench(options())
     bench.prepare()
     try:

@@ -204,8 +204,9 @@ class QemuStorageDaemon(Server):
         where = f"addr.type=inet,addr.host=127.0.0.1,addr.port={self.place.port}"
         if not self.place.tcp:
             where = f"addr.type=unix,addr.path={self.socket_path()}"
+        file = self.place.file.replace(",", ",,")  # how QEMU writes a comma in a value
         return ["qemu-storage-daemon",
-                "--blockdev", f"driver=file,node-name=disk,filename={self.place.file},"
+                "--blockdev", f"driver=file,node-name=disk,filename={file},"
                               f"cache.direct=on,aio={self.variant}",
                 "--nbd-server", f"{where},max-connections={MAX_CONNECTIONS}",
                 "--export", "type=nbd,id=export,node-name=disk,name=disk,writable=on"]

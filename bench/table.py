@@ -66,7 +66,7 @@ def number(value, digits=0):
 
 def fields(row):
     return (row["server"], row["kind"], row["client"], number(row["iops"]),
-            f"{number(row['iops_low'])} - {number(row['iops_high'])}",
+            f"{number(row['iops_low'])} - {number(row['iops_high'])}" if row["turns"] else "-",
             number(row["mb_per_s"], 1), number(row["p50_us"]), number(row["p99_us"]),
             number(row["p999_us"]), number(row["server_cpu_us"], 1),
             number(row["client_cpu_us"], 1), number(row["to_raw"], 2),
