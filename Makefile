@@ -11,14 +11,9 @@ MODE_lint    :=
 MODE_asan    := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 MODE_tsan    := -fsanitize=thread -fno-omit-frame-pointer
 MODE_cov     := --coverage -O0
-MODE_fuzz    := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all \
-                -fno-omit-frame-pointer
 ALL_CPPFLAGS  = -I. -D_GNU_SOURCE $(CPPFLAGS)
 ALL_CFLAGS    = -std=c11 -pthread $(WARN) $(MODE_$(MODE)) $(CFLAGS)
 ALL_LDFLAGS   = -pthread $(MODE_$(MODE)) $(LDFLAGS)
-ifeq ($(MODE),fuzz)
-CC := clang
-endif
 
 VERSION := 0.1.0
 COMMIT  := $(shell git describe --always --dirty 2>/dev/null)
@@ -31,16 +26,18 @@ DAEMON := $(wildcard volumed/*.c)
 UNIT  := $(wildcard tests/unit/test_*.c)
 SIMT  := $(wildcard tests/sim/test_*.c)
 SIM   := $(filter-out $(SIMT),$(wildcard tests/sim/*.c))
-FUZZ  := $(wildcard tests/fuzz/fuzz_*.c)
 LIBS_CORE := -lisal
 LIBS_REAL := -luring $(LIBS_CORE)
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 UNIT_BINS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT))
 SIMT_BINS := $(patsubst tests/sim/%.c,$(BUILD)/tests/sim_%,$(SIMT))
-FUZZ_BINS := $(patsubst tests/fuzz/%.c,build/fuzz/bin/%,$(FUZZ))
 SCRIPTS   := $(wildcard tests/*/test_*.sh tests/*/test_*.py)
-TEST_BINS := $(UNIT_BINS) $(SIMT_BINS)
+.DEFAULT_GOAL := all
+# What a folder brings of its own: programs, and targets for `make help`.
+-include $(wildcard */rules.mk tests/*/rules.mk)
+TEST_BINS := $(UNIT_BINS) $(SIMT_BINS) $(FUZZ_BINS)
+LIBFUZZER := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(FUZZ))
 # A sub-make builds on all cores, unless -j was given.
 JOBS       = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 SUBMAKE    = $(MAKE) --no-print-directory $(JOBS)
@@ -62,11 +59,6 @@ $(SIMT_BINS): $(BUILD)/tests/sim_%: $(BUILD)/obj/tests/sim/%.o \
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CORE) -lcmocka
 
-# Fuzz targets (MODE=fuzz).
-$(FUZZ_BINS): build/fuzz/bin/%: $(BUILD)/obj/tests/fuzz/%.o $(call obj,$(CORE) $(REAL))
-	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS_REAL)
-
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
@@ -81,13 +73,12 @@ $(BUILD)/obj/volumed/main.o: $(BUILD)/version
 $(BUILD)/obj/volumed/main.o: CPPFLAGS += \
 	-DVOLUMED_VERSION='"$(VERSION)$(if $(COMMIT), ($(COMMIT)))"'
 
-tests: all $(TEST_BINS)
-fuzzers: $(FUZZ_BINS)
-objects: $(call obj,$(DAEMON) $(CORE) $(REAL) $(FAKE) $(UNIT) $(SIM) $(SIMT) $(FUZZ) \
-	$(wildcard bench/*.c))
+tests: all $(TEST_BINS) $(NBD_RAM)
+fuzzers: $(LIBFUZZER)
+objects: $(call obj,$(DAEMON) $(CORE) $(REAL) $(FAKE) $(SIM) $(wildcard bench/*.c tests/*/*.c))
 
 setup: ## Install the Debian packages that are missing, for all targets
-	@scripts/setup.sh build test lint
+	@scripts/setup.sh build test lint bench fuzz
 
 DATA_DIR   ?= data
 NBD_LISTEN ?= 127.0.0.1:10809
@@ -96,27 +87,22 @@ run: ## Set up, build, and serve a disk from DATA_DIR (./data); Ctrl-C stops it
 	@$(SUBMAKE) all
 	@exec $(BIN)/volumed --data-dir '$(DATA_DIR)' --nbd-listen '$(NBD_LISTEN)' --hints $(ARGS)
 
-# CHECK_SANITIZERS=1 adds the unit and simulator tests under ASan and UBSan.
-CHECK_FUZZ_SECONDS ?= 3
+# CHECK_SANITIZERS=1 adds the programs under ASan and UBSan.
 check: ## Set up, build, and run the tests: unit, simulator, fuzz (short), end to end
 	@scripts/setup.sh build test
 	@$(SUBMAKE) tests
-	@$(SUBMAKE) MODE=fuzz fuzzers
 	@$(if $(CHECK_SANITIZERS),$(SUBMAKE) MODE=asan tests)
-	@MODE=$(MODE) VOLUMED=$(BIN)/volumed FUZZ_SECONDS=$(CHECK_FUZZ_SECONDS) scripts/check.sh \
-		$(TEST_BINS) \
-		$(if $(CHECK_SANITIZERS),$(subst $(BUILD)/,build/asan/,$(TEST_BINS))) \
-		$(FUZZ_BINS) $(SCRIPTS)
+	@MODE=$(MODE) VOLUMED=$(BIN)/volumed NBD_RAM=$(NBD_RAM) scripts/check.sh $(TEST_BINS) \
+		$(if $(CHECK_SANITIZERS),$(subst $(BUILD)/,build/asan/,$(TEST_BINS))) $(SCRIPTS)
 
 SOAK_SEEDS ?= 5000
 SOAK_FUZZ_SECONDS ?= 600
 soak: ## The long tests: thousands of simulator seeds, 200 kill rounds, ten minutes a fuzzer
-	@scripts/setup.sh build test
-	@$(SUBMAKE) tests
-	@$(SUBMAKE) MODE=fuzz fuzzers
-	@MODE=$(MODE) VOLUMED=$(BIN)/volumed SOAK=1 SIM_SEEDS=$(SOAK_SEEDS) KILL_ROUNDS=200 \
-		FUZZ_SECONDS=$(SOAK_FUZZ_SECONDS) CHECK_TIMEOUT=14400 scripts/check.sh \
-		$(TEST_BINS) $(FUZZ_BINS) $(SCRIPTS)
+	@scripts/setup.sh build test fuzz
+	@$(SUBMAKE) tests fuzzers
+	@MODE=$(MODE) VOLUMED=$(BIN)/volumed NBD_RAM=$(NBD_RAM) SOAK=1 SIM_SEEDS=$(SOAK_SEEDS) \
+		KILL_ROUNDS=200 FUZZ_SECONDS=$(SOAK_FUZZ_SECONDS) CHECK_TIMEOUT=14400 \
+		scripts/check.sh $(TEST_BINS) $(LIBFUZZER) $(SCRIPTS)
 
 check-asan: ## The tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) --no-print-directory MODE=asan check
@@ -124,12 +110,11 @@ check-asan: ## The tests under AddressSanitizer and UndefinedBehaviorSanitizer
 check-tsan: ## The tests under ThreadSanitizer
 	@$(MAKE) --no-print-directory MODE=tsan check
 
-FUZZ_TIME ?= 60
-fuzz: ## Run the fuzz targets, FUZZ_TIME seconds each (or only T=name)
-	@scripts/setup.sh build test
-	@$(SUBMAKE) MODE=fuzz fuzzers
-	@FUZZ_SECONDS=$(FUZZ_TIME) CHECK_TIMEOUT=$$(($(FUZZ_TIME) + 120)) scripts/check.sh \
-		$(if $(T),build/fuzz/bin/$(T),$(FUZZ_BINS))
+fuzz: ## Run the fuzz targets under libFuzzer, FUZZ_SECONDS (60) each, or only T=fuzz_name
+	@scripts/setup.sh build fuzz
+	@$(SUBMAKE) fuzzers
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) CHECK_TIMEOUT=14400 scripts/check.sh \
+		$(if $(T),build/fuzz/$(T),$(LIBFUZZER))
 
 lint: ## Layers, sizes, banned calls, format, warnings, clang-tidy, shellcheck, man pages
 	@scripts/setup.sh build test lint
@@ -173,5 +158,4 @@ help: ## This list
 .PHONY: all tests fuzzers objects setup run check soak check-asan check-tsan fuzz lint tidy format \
 	install clean help FORCE
 .DELETE_ON_ERROR:
--include $(wildcard */rules.mk tests/*/rules.mk)
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -1,32 +1,35 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # Runs test programs and prints each one's result, the output of those that fail, and at the end a
-# line "N passed, N failed". Arguments: cmocka programs, fuzz targets (build/fuzz/bin/*), and
-# scripts. A program counts by its TAP lines ("ok", "not ok"); one that dies, hangs, or runs fewer
+# line "N passed, N failed". Arguments: cmocka programs, fuzz targets (fuzz_*, under libFuzzer in
+# build/fuzz), and scripts. A program counts by its TAP lines ("ok", "not ok"); one that dies, hangs, or runs fewer
 # tests than it planned has failed. Two run at a time.
 #
 #   CHECK_JOBS     how many run at a time (2)
 #   CHECK_TIMEOUT  seconds for one program (300)
-#   FUZZ_SECONDS   for each fuzz target (3)
+#   FUZZ_RUNS      of each fuzz target with the plain driver (200000)
+#   FUZZ_SECONDS   for each fuzz target under libFuzzer (60)
 set -u
 jobs=${CHECK_JOBS:-2}
 limit=${CHECK_TIMEOUT:-300}
-fuzz_seconds=${FUZZ_SECONDS:-3}
+fuzz_seconds=${FUZZ_SECONDS:-60}
 logs=$(mktemp -d "${TMPDIR:-/tmp}/volumed-check.XXXXXX")
 trap 'rm -rf "$logs"' EXIT
-export CMOCKA_MESSAGE_OUTPUT=TAP
+export CMOCKA_MESSAGE_OUTPUT=TAP PYTHONDONTWRITEBYTECODE=1
 
 # Runs $1 with its output in $2.log and its exit status in $2.status.
 run_one() {
 	local program=$1 log=$2 command=("$1")
 
-	if [[ $program == build/fuzz/bin/* ]]; then
-		local name=${program##*/}
-		mkdir -p "build/fuzz/corpus/$name" "$log.artifacts"
+	local name=${program##*/}
+
+	if [[ $program == build/fuzz/* ]]; then
+		mkdir -p "build/fuzz/corpus/$name"
 		command+=("-max_total_time=$fuzz_seconds" -timeout=10 -rss_limit_mb=1024
-			-verbosity=0 -print_final_stats=1 "-artifact_prefix=build/fuzz/$name-"
-			"build/fuzz/corpus/$name")
-		[ -d "tests/fuzz/corpus/$name" ] && command+=("tests/fuzz/corpus/$name")
+			"-artifact_prefix=build/fuzz/$name-" "build/fuzz/corpus/$name"
+			"tests/fuzz/corpus/${name#fuzz_}")
+	elif [[ $name == fuzz_* ]]; then
+		command+=("${FUZZ_RUNS:-200000}" "tests/fuzz/corpus/${name#fuzz_}"/*)
 	fi
 	[[ $program == *.py ]] && command=(/usr/bin/python3 "$program")
 	timeout --kill-after=10 "$limit" "${command[@]}" >"$log.log" 2>&1 </dev/null

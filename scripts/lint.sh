@@ -38,7 +38,7 @@ for name in sys.argv[1:]:
 
 # shellcheck disable=SC2317
 manuals() {
-	mandoc -Tlint -W style man/*.[1-8]
+	mandoc -Tlint -W warning man/*.[1-8]
 }
 
 run layers scripts/layers.sh

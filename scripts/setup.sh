@@ -1,21 +1,21 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Installs the Debian packages that are missing of the named groups: build, test, lint, bench,
-# guest. With nothing missing it changes nothing and needs no network. NO_SETUP=1 turns it off.
+# Installs the Debian packages that are missing of the named groups: build, test, fuzz, lint,
+# bench, guest. With nothing missing it changes nothing and needs no network. NO_SETUP=1 turns it off.
 set -eu
 
 packages_of() {
 	case $1 in
 	build) echo gcc libc6-dev make pkg-config liburing-dev libisal-dev libsystemd-dev ;;
 	test)
-		echo libcmocka-dev libnbd-bin python3-libnbd nbdkit fio qemu-utils e2fsprogs \
-			iproute2 procps clang libclang-rt-14-dev
+		echo libcmocka-dev libnbd-bin python3-libnbd nbdkit fio qemu-utils e2fsprogs procps
 		;;
-	lint) echo clang clang-format clang-tidy shellcheck mandoc git ;;
-	bench) echo libnbd-bin libnbd-dev fio qemu-utils nbdkit nbd-server ;;
+	fuzz) echo clang libclang-rt-14-dev ;;
+	lint) echo clang clang-format clang-tidy shellcheck mandoc git libjansson-dev ;;
+	bench) echo libjansson-dev fio qemu-utils qemu-system-common nbdkit nbd-server ;;
 	guest) echo qemu-system-x86 qemu-utils busybox-static cpio kmod e2fsprogs ;;
 	*)
-		echo "setup: no package group '$1' (there are: build test lint bench guest)" >&2
+		echo "setup: no package group '$1' (there are: build test fuzz lint bench guest)" >&2
 		exit 2
 		;;
 	esac

@@ -206,6 +206,8 @@ static int fill_exports(struct daemon *d)
 	int r;
 
 	export_table_init(&d->exports);
+	/* Who asks for the default never gets another disk than before. */
+	d->exports.no_default = !d->volumes.all[0].volume;
 	for (unsigned i = 0; i < d->volumes.n; i++) {
 		struct served *s = &d->volumes.all[i];
 

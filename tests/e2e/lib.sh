@@ -14,7 +14,9 @@ pid=
 finish() {
 	local status=$?
 
-	[ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null
+	for job in $(jobs -p); do
+		kill -KILL "$job" 2>/dev/null
+	done
 	wait
 	rm -rf "$dir"
 	echo "1..$n_tests"
