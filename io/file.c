@@ -17,10 +17,16 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define ALIGNMENT_MIN 512
 #define ALIGNMENT_MAX 4096
+
+/* The kernel finishes the I/O of a process that was killed after others have seen its end, and only
+ * then gives up its locks: seen to last 60 ms with 4 MiB in flight. So a claim has patience. */
+#define CLAIM_PAUSE_NS  10000000
+#define CLAIM_TRIES_MAX 200
 
 struct io_file {
 	int fd;
@@ -37,11 +43,25 @@ static void file_go_direct(struct io_file *file);
 /* ---- Opening ---------------------------------------------------------------------------------
  */
 
+/* Sleeps for a moment and returns true, or it is time to give up. Keeps errno. */
+static bool claim_again(unsigned *n_tries)
+{
+	const struct timespec pause = {.tv_nsec = CLAIM_PAUSE_NS};
+	int saved = errno;
+
+	if ((*n_tries)++ >= CLAIM_TRIES_MAX)
+		return false;
+	nanosleep(&pause, NULL);
+	errno = saved;
+	return true;
+}
+
 /* A device is claimed by opening it with O_EXCL, which also refuses mounted ones, whatever name
  * they are known by. */
 static int file_open_fd(const char *path, int flags, struct err *err)
 {
 	int how = O_CLOEXEC | O_NOCTTY | (flags & IO_OPEN_READ_ONLY ? O_RDONLY : O_RDWR);
+	unsigned n_tries = 0;
 	struct stat st;
 	int fd;
 
@@ -56,7 +76,7 @@ static int file_open_fd(const char *path, int flags, struct err *err)
 	}
 	do
 		fd = open(path, how, 0600);
-	while (fd < 0 && errno == EINTR);
+	while (fd < 0 && (errno == EINTR || (errno == EBUSY && claim_again(&n_tries))));
 	if (fd < 0 && errno == EBUSY)
 		return err_set(err, -EBUSY, "%s is in use (mounted, or open in another process)",
 			       path);
@@ -101,13 +121,14 @@ void io_file_close(struct io_file *file)
 static int file_claim(struct io_file *file, const char *path, int flags, struct err *err)
 {
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	unsigned n_tries = 0;
 	int ret;
 
 	if (!(flags & IO_OPEN_EXCLUSIVE) || file->read_only)
 		return 0;
 	do
 		ret = fcntl(file->fd, F_OFD_SETLK, &lock);
-	while (ret < 0 && errno == EINTR);
+	while (ret < 0 && (errno == EINTR || (errno == EAGAIN && claim_again(&n_tries))));
 	if (ret == 0)
 		return 0;
 	if (errno == EAGAIN || errno == EACCES)

@@ -136,8 +136,8 @@ int ring_attach(struct io_loop *loop)
 
 	if (!loop->ring_enabled) {
 		/* liburing 2.3 does not export io_uring_enable_rings. */
-		ret = io_uring_register((unsigned)loop->ring.ring_fd,
-					IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+		ret = io_uring_register((unsigned)loop->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS,
+					NULL, 0);
 		if (ret < 0)
 			return ret;
 		loop->ring_enabled = true;
