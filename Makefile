@@ -116,12 +116,12 @@ fuzz: ## Run the fuzz targets under libFuzzer, FUZZ_SECONDS (60) each, or only T
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) CHECK_TIMEOUT=14400 scripts/check.sh \
 		$(if $(T),build/fuzz/$(T),$(LIBFUZZER))
 
-lint: ## Layers, sizes, banned calls, format, warnings, clang-tidy, shellcheck, man pages
+lint: ## Layers, sizes, banned calls, format, warnings, shellcheck, man pages
 	@scripts/setup.sh build test lint
 	@$(SUBMAKE) MODE=lint WERROR=1 objects
 	@scripts/lint.sh
 
-tidy: ## clang-tidy over all sources
+tidy: ## clang-tidy over all sources (minutes; what did not change is not looked at again)
 	@scripts/setup.sh build test lint
 	@scripts/clang-tidy.sh
 
