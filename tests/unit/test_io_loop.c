@@ -6,6 +6,7 @@
 
 #include <pthread.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 
 static char trace[256];
 
@@ -317,6 +318,42 @@ static void idle_loop_sleeps(void **state)
 	io_hook_remove(&a.hook);
 }
 
+static void *stop_later(void *context)
+{
+	usleep(300000);
+	io_loop_stop(context);
+	return NULL;
+}
+
+/* The same where there is no timer at all, but a receive that waits. */
+static void idle_loop_sleeps_without_timers(void **state)
+{
+	struct rusage before, after;
+	struct test_hook a;
+	struct test_op t;
+	struct io_sock *sock;
+	pthread_t stopper;
+	int fds[2];
+	char buf[4];
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+	sock = io_sock_from_fd(fds[0]);
+	hook_add(&a, 'a');
+	assert_int_equal(pthread_create(&stopper, NULL, stop_later, test_loop), 0);
+	getrusage(RUSAGE_THREAD, &before);
+	io_recv(test_loop, test_op(&t), sock, buf, 1, sizeof(buf));
+	assert_int_equal(io_loop_run(test_loop), 0);
+	getrusage(RUSAGE_THREAD, &after);
+	assert_true(after.ru_nvcsw - before.ru_nvcsw <= 10);
+	assert_true(a.n_run <= 10);
+	pthread_join(stopper, NULL);
+	close(fds[1]);
+	assert_int_equal(test_result(&t), 0);
+	io_hook_remove(&a.hook);
+	io_sock_close(sock);
+}
+
 /* A stop before the run is not lost, and the loop can run again afterwards. */
 static void stop_before_run_and_again(void **state)
 {
@@ -437,6 +474,7 @@ int main(void)
 	    TEST(timer_cancel_twice_completes_once),
 	    TEST(timer_restarts_itself),
 	    TEST(idle_loop_sleeps),
+	    TEST(idle_loop_sleeps_without_timers),
 	    TEST(stop_before_run_and_again),
 	    TEST(stop_from_another_thread),
 	    TEST(set_up_ops_run_in_the_loops_thread),
