@@ -233,8 +233,8 @@ enum file_state {
 	FILE_BLOCKING, /* had EAGAIN: a kernel thread is to wait in our stead */
 };
 
-/* Completes an operation that needs no I/O, or gives it to the ring. */
-static void file_start(struct io_loop *loop, struct io_op *op, struct io_file *file, int kind,
+/* What all operations have in common; the caller then finishes the op or gives it to the ring. */
+static void file_begin(struct io_loop *loop, struct io_op *op, struct io_file *file, int kind,
 		       uint64_t offset)
 {
 	loop_started(loop);
@@ -254,7 +254,7 @@ static void transfer_start(struct io_loop *loop, struct io_op *op, struct io_fil
 		all |= (uintptr_t)op->iov[i].iov_base | op->iov[i].iov_len;
 	CHECK(is_aligned(all, file->info.alignment));
 	CHECK(offset <= INT64_MAX - op->wanted);
-	file_start(loop, op, file, kind, offset);
+	file_begin(loop, op, file, kind, offset);
 	if (op->wanted == 0)
 		op_finish(loop, op, 0);
 	else
@@ -291,7 +291,7 @@ void io_writev(struct io_loop *loop, struct io_op *op, struct io_file *file, str
 
 void io_sync(struct io_loop *loop, struct io_op *op, struct io_file *file)
 {
-	file_start(loop, op, file, OP_SYNC, 0);
+	file_begin(loop, op, file, OP_SYNC, 0);
 	ring_start(loop, op);
 }
 
@@ -302,7 +302,7 @@ void io_grow(struct io_loop *loop, struct io_op *op, struct io_file *file, uint6
 	struct io_file_info info;
 
 	CHECK(size <= INT64_MAX);
-	file_start(loop, op, file, OP_GROW, size);
+	file_begin(loop, op, file, OP_GROW, size);
 	io_file_info(file, &info);
 	if (info.size >= size)
 		op_finish(loop, op, 0);
@@ -323,7 +323,7 @@ void io_punch(struct io_loop *loop, struct io_op *op, struct io_file *file, uint
 {
 	CHECK(offset <= INT64_MAX);
 	CHECK(len <= INT64_MAX - offset);
-	file_start(loop, op, file, OP_PUNCH, offset);
+	file_begin(loop, op, file, OP_PUNCH, offset);
 	op->wanted = len;
 	if (len == 0) {
 		op_finish(loop, op, 0);
