@@ -2,7 +2,7 @@
  *
  * The full walk (E8, E4): every leaf is loaded, what leaves and overlays refer to is counted for
  * each segment and held against the counters, and every stored block is read and held against its
- * checksum. One volume at a time; nothing else runs on it meanwhile.
+ * checksum. Nobody writes to the volume meanwhile, and no idle checkpoint starts.
  */
 #include "base/check.h"
 #include "base/util.h"
@@ -15,6 +15,7 @@
 #include <string.h>
 
 #define WALK_BLOCKS 64
+#define WALK_RETRY  NSEC_PER_MSEC
 
 struct walk {
 	struct volume *volume;
@@ -273,6 +274,7 @@ static void walk_end(struct walk *w)
 {
 	struct volume_op *op = w->op;
 
+	w->volume->walking = false;
 	mem_free(w->live);
 	mem_free(w->live_active);
 	mem_free_pages(w->buf, WALK_BLOCKS * BLOCK_SIZE);
@@ -285,6 +287,10 @@ static void walk_begin(struct io_op *turn)
 	struct walk *w = container_of(turn, struct walk, turn);
 	struct volume *v = w->volume;
 
+	if (v->checkpoint) { /* it moves what is counted */
+		io_timer(v->loop, &w->turn, WALK_RETRY);
+		return;
+	}
 	w->n_slots = v->segments.n_pages * USAGE_SEGMENTS;
 	w->live = mem_calloc(w->n_slots + 1, sizeof(w->live[0]));
 	w->live_active = mem_calloc(w->n_slots + 1, sizeof(w->live_active[0]));
@@ -307,7 +313,8 @@ void volume_check(struct volume_op *op)
 	struct walk *w = mem_alloc(sizeof(*w));
 
 	CHECK(w);
-	CHECK(!op->volume->checkpoint); /* it moves what is counted */
+	CHECK(!op->volume->walking);
+	op->volume->walking = true;
 	w->volume = op->volume;
 	w->op = op;
 	op->err.code = 0;

@@ -77,7 +77,7 @@ static void on_idle(struct io_op *op)
 	}
 	if (v->failed || !checkpoint_is_needed(v))
 		return;
-	if (!v->checkpoint &&
+	if (!v->checkpoint && !v->walking &&
 	    io_now(v->loop) >= v->last_write + v->engine->config.checkpoint_idle_ns)
 		checkpoint_start(v);
 	else

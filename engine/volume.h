@@ -261,6 +261,7 @@ struct volume {
 	    *old_usage; /* pages of the checkpoint that was opened, until the next one */
 	uint32_t n_old_usage;
 	bool reap_later; /* dead segments wait for one more checkpoint */
+	bool walking;    /* check.c counts: no idle checkpoint starts */
 	struct volume_op *close_op;
 	int close_state;
 	struct checkpoint_wait close_wait;
