@@ -23,6 +23,7 @@ struct volume *volume_alloc(struct engine *e, struct id id)
 	v->loop = e->loop;
 	v->id = id;
 	list_init(&v->kick);
+	list_init(&v->no_record);
 	list_init(&v->write_queue);
 	list_init(&v->blocked);
 	list_init(&v->locks);
@@ -43,6 +44,7 @@ void volume_free(struct volume *v)
 		return;
 	v->engine->n_volumes--;
 	list_remove(&v->kick);
+	list_remove(&v->no_record);
 	map_free(v);
 	overlay_free(&v->active);
 	overlay_free(&v->frozen);
