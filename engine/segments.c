@@ -202,12 +202,18 @@ struct segment *segments_take(struct volume *v, enum store_stream stream)
 	return taken;
 }
 
+/* It is closing, and all is written: what was lent too much goes back. */
+static bool needs_no_more(const struct volume *v)
+{
+	return v->closing && !v->checkpoint && log_is_quiet(v);
+}
+
 void segments_want(struct volume *v, enum store_stream stream)
 {
 	struct segments *s = &v->segments;
 
 	if (s->n_spare[stream] * 2 > spares_wanted(v, stream) || s->lending || s->retrying ||
-	    v->failed)
+	    v->failed || needs_no_more(v))
 		return;
 	s->lending = true;
 	s->lend.loop = v->loop;
@@ -248,7 +254,6 @@ static void lend_done(struct store_ctl *ctl)
 		if (!segments_add(v, &ctl->segments[i], SEGMENT_SPARE))
 			volume_fail(v, -ENOMEM);
 	/* Space may come back, by trims and by other volumes: ask again, in a while. */
-	volume_close_kick(v);
 	if (ctl->error && !s->retrying && !v->closing) {
 		s->retrying = true;
 		s->retry.done = lend_on_retry;
@@ -260,6 +265,7 @@ static void lend_done(struct store_ctl *ctl)
 	}
 	checkpoint_space_kick(v);
 	volume_kick(v);
+	volume_close_kick(v);
 }
 
 bool segments_out_of_space(const struct volume *v, enum store_stream stream)
