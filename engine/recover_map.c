@@ -185,12 +185,26 @@ static int candidate_add(struct opening *o, struct segment *seg)
 	return 0;
 }
 
+/* What the checkpoint still lists as dead was freed right after it, and lent to us once more. */
+static bool is_lent_anew(const struct volume *v, const struct segment *seg,
+			 const struct store_segment *s)
+{
+	return seg->stream != STORE_STREAM_MAP && seg->generation != s->generation &&
+	       seg->live == 0 && seg->newest <= v->sb.sequence;
+}
+
 static int list_take(struct opening *o, const struct store_segment *s)
 {
 	struct volume *v = o->volume;
 	struct segment *seg = segments_find(v, s->id);
-	bool known = seg != NULL;
+	bool known;
 
+	if (seg && is_lent_anew(v, seg, s)) {
+		segments_remove(v, seg);
+		segments_rehash(v);
+		seg = NULL;
+	}
+	known = seg != NULL;
 	if (!seg)
 		seg = segments_add(v, s, SEGMENT_CLOSED);
 	if (!seg)
