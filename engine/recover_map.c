@@ -213,6 +213,9 @@ static int list_take(struct opening *o, const struct store_segment *s)
 		return open_error(o, -EUCLEAN, "map and store disagree on what a segment holds");
 	if (known && s->stream != STORE_STREAM_MAP && seg->generation != s->generation)
 		return open_error(o, -EUCLEAN, "the store has lent one of its segments anew");
+	/* Usage pages say nothing of map segments: any pinned root may be older than this one. */
+	if (s->stream == STORE_STREAM_MAP)
+		seg->lent_at = 0;
 	seg->generation = s->generation;
 	seg->users = 1; /* listed; open_list_end takes it away */
 	if (s->stream == STORE_STREAM_USER && (!known || seg->newest > v->sb.sequence))
