@@ -122,8 +122,7 @@ void loop_started(struct io_loop *loop);
 void op_finish(struct io_loop *loop, struct io_op *op, int64_t result);
 uint64_t clock_now(void);
 /* A thread that takes no signals. `cpu` -1: on any CPU. 0 or -errno. */
-int thread_start(pthread_t *ret_thread, const char *name, int cpu, void *(*run)(void *),
-		 void *context);
+int thread_start(pthread_t *ret_thread, int cpu, void *(*run)(void *), void *context);
 
 /* ---- io_uring.c ------------------------------------------------------------------------------
  */

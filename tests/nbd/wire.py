@@ -89,15 +89,16 @@ class Client:
         self.sock.sendall(data)
 
     def receive(self, n):
-        data = bytearray()
-        while len(data) < n:
+        data = bytearray(n)
+        view, got = memoryview(data), 0
+        while got < n:
             try:
-                piece = self.sock.recv(n - len(data))
+                more = self.sock.recv_into(view[got:])
             except ConnectionResetError:
-                piece = b""
-            if not piece:
-                raise Closed("after %d of %d bytes" % (len(data), n))
-            data += piece
+                more = 0
+            if not more:
+                raise Closed("after %d of %d bytes" % (got, n))
+            got += more
         return bytes(data)
 
     def is_closed(self):

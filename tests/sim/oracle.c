@@ -37,6 +37,17 @@ void oracle_free(struct oracle *o)
 	sim_release(o);
 }
 
+void oracle_grow(struct oracle *o, uint64_t n_sectors)
+{
+	struct sector *longer = sim_alloc(n_sectors * sizeof(*longer));
+
+	CHECK(n_sectors >= o->n_sectors);
+	memcpy(longer, o->sector, o->n_sectors * sizeof(*longer));
+	sim_release(o->sector);
+	o->sector = longer;
+	o->n_sectors = n_sectors;
+}
+
 const char *oracle_text(const struct oracle *o)
 {
 	return o->text;
@@ -57,8 +68,7 @@ bool oracle_wrong(struct oracle *o, const char *format, ...)
 	return false;
 }
 
-/* ---- Bytes ------------------------------------------------------------------------------------
- */
+/* ---- Bytes --------------------------------------------------------------------------- */
 
 static uint64_t word_of(const struct oracle *o, uint32_t number, uint64_t lba, unsigned i)
 {
@@ -115,8 +125,7 @@ uint32_t oracle_identify(struct oracle *o, uint64_t lba, const uint8_t *bytes)
 	return (uint32_t)word[1];
 }
 
-/* ---- What the client does ---------------------------------------------------------------------
- */
+/* ---- What the client does ------------------------------------------------------------ */
 
 static struct write *write_add(struct oracle *o)
 {
@@ -211,8 +220,7 @@ void oracle_closed(struct oracle *o)
 	durable_until(o, o->clock++);
 }
 
-/* ---- Live reads -------------------------------------------------------------------------------
- */
+/* ---- Live reads ---------------------------------------------------------------------- */
 
 static bool overlaps(const struct write *w, uint64_t first, uint64_t n)
 {

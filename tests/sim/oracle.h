@@ -53,6 +53,10 @@ bool oracle_read_end(struct oracle *o, uint64_t token, uint64_t first, uint64_t 
 /* As oracle_read_end, for sectors of which STATUS said that they read as zeroes. */
 bool oracle_zero_end(struct oracle *o, uint64_t token, uint64_t first, uint64_t n);
 
+/* The device is longer now, by sectors that read as zeroes. (After a crash while it grew, the test
+ * looks at its size, and calls this before it shows the sectors.) */
+void oracle_grow(struct oracle *o, uint64_t n_sectors);
+
 /* The device was closed cleanly: all that was acknowledged is durable. */
 void oracle_closed(struct oracle *o);
 

@@ -41,8 +41,7 @@ bool oracle_crash_see(struct oracle *o, uint64_t first, uint64_t n, const void *
 	return true;
 }
 
-/* ---- The prefix -------------------------------------------------------------------------------
- */
+/* ---- The prefix ---------------------------------------------------------------------- */
 
 /* Marks what shows by its number. */
 static bool mark_shown(struct oracle *o)
@@ -92,17 +91,28 @@ static void set_floors(struct oracle *o)
 		struct sector *s = &o->sector[i];
 		const struct write *w = oracle_find(o, s->read);
 
+		s->floor = 0;
 		/* What a read has shown to lie over others lies over them still, if it is there. */
-		s->floor = w && w->whole && s->seen != s->read ? s->read_at : 0;
+		s->shown_floor = w && w->whole && s->seen != s->read ? s->read_at : 0;
 	}
 	for (size_t i = 0; i < o->n_writes; i++)
 		if (o->write[i].whole)
 			oracle_raise_floors(o, &o->write[i], 0, o->n_sectors);
 }
 
+/* It can't be seen in this sector. NULL: the base. What failed may come up only after the crash,
+ * whatever reads have shown. */
+static bool is_covered(const struct sector *s, const struct write *w)
+{
+	uint64_t ended = w ? w->ended : 0;
+	bool failed = w && !w->ok;
+
+	return ended < s->floor || (!failed && ended < s->shown_floor);
+}
+
 static void count_maker(struct sector *s, const struct write *w)
 {
-	if (s->seen != ZEROES || s->n_makers == ENOUGH || w->ended < s->floor)
+	if (s->seen != ZEROES || s->n_makers == ENOUGH || is_covered(s, w))
 		return;
 	s->earliest = s->n_makers ? min_u64(s->earliest, w->submitted) : w->submitted;
 	s->maker = w->number;
@@ -114,7 +124,7 @@ static void count_makers(struct oracle *o)
 	for (uint64_t i = 0; i < o->n_sectors; i++) {
 		struct sector *s = &o->sector[i];
 
-		s->n_makers = s->base == ZEROES && s->floor == 0 ? ENOUGH : 0;
+		s->n_makers = s->base == ZEROES && !is_covered(s, NULL) ? ENOUGH : 0;
 	}
 	for (size_t i = 0; i < o->n_writes; i++) {
 		const struct write *w = &o->write[i];
@@ -139,7 +149,7 @@ static bool account_for_zeroes(struct oracle *o, bool *ret_more)
 					    "or later ones), though a write submitted at %llu is "
 					    "there",
 					    (unsigned long long)i, s->base,
-					    (unsigned long long)s->floor);
+					    (unsigned long long)max_u64(s->floor, s->shown_floor));
 		if (s->n_makers == 1) {
 			struct write *w = oracle_find(o, s->maker);
 
@@ -170,18 +180,20 @@ static bool find_prefix(struct oracle *o)
 	return true;
 }
 
-/* ---- Judgement --------------------------------------------------------------------------------
- */
+/* ---- Judgement ----------------------------------------------------------------------- */
 
-static const struct write *who_covers(const struct oracle *o, uint64_t lba)
+/* The newest write that lies over `w` (NULL: the base) there for good. NULL: a read says so. */
+static const struct write *who_covers(const struct oracle *o, uint64_t lba, const struct write *w)
 {
+	uint64_t ended = w ? w->ended : 0;
 	const struct write *last = NULL;
 
 	for (size_t i = 0; i < o->n_writes; i++) {
-		const struct write *w = &o->write[i];
+		const struct write *over = &o->write[i];
 
-		if (w->whole && lba >= w->first && lba - w->first < w->n)
-			last = w;
+		if (over->whole && lba >= over->first && lba - over->first < over->n &&
+		    over->submitted > ended)
+			last = over;
 	}
 	return last;
 }
@@ -193,9 +205,9 @@ static bool nothing_is_covered(struct oracle *o)
 		const struct write *w = oracle_find(o, s->seen);
 		const struct write *over;
 
-		if (s->seen == ZEROES || (w ? w->ended : 0) >= s->floor)
+		if (s->seen == ZEROES || !is_covered(s, w))
 			continue;
-		over = who_covers(o, i);
+		over = who_covers(o, i, w);
 		return oracle_wrong(o, "sector %llu shows write %u, though write %u%s is there",
 				    (unsigned long long)i, s->seen, over ? over->number : s->read,
 				    !over                    ? ", which a read has shown,"
@@ -230,8 +242,7 @@ static bool order_is_possible(struct oracle *o)
 	return ok || oracle_wrong(o, "writes %u and %u each lie partly over the other", a, b);
 }
 
-/* ---- The new base -----------------------------------------------------------------------------
- */
+/* ---- The new base -------------------------------------------------------------------- */
 
 /* Some sector shows what lies strictly under it: it did not happen, and may not come back. */
 static bool did_not_happen(const struct oracle *o, const struct write *w)

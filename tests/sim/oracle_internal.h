@@ -50,6 +50,7 @@ struct sector {
 	uint32_t maker;    /* one of them */
 	uint64_t earliest; /* submission of the earliest of them */
 	uint64_t floor;
+	uint64_t shown_floor; /* after a crash: the same, since a read has shown it */
 };
 
 struct oracle {

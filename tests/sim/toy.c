@@ -71,8 +71,7 @@ const char *toy_flaw_name(enum toy_flaw flaw)
 	return flaw < TOY_N_FLAWS ? name[flaw] : "?";
 }
 
-/* ---- The log ----------------------------------------------------------------------------------
- */
+/* ---- The log ------------------------------------------------------------------------- */
 
 static void record_free(struct record *r)
 {
@@ -104,6 +103,7 @@ static struct record *record_new(const struct block_req *req, uint64_t from, uin
 {
 	struct record *r = sim_alloc(sizeof(*r));
 
+	list_init(&r->node);
 	r->offset = req->offset + from;
 	r->len = end - from;
 	if (req->op == BLOCK_WRITE) {
@@ -113,37 +113,42 @@ static struct record *record_new(const struct block_req *req, uint64_t from, uin
 	return r;
 }
 
-/* The last half of what overlaps is left to the answer, or all of it. */
+/* What the live state takes of a record as it is published, and as it is answered. */
 static void apply_now(struct toy *toy, const struct record *r, bool at_answer)
 {
-	bool late = toy->flaw == TOY_ANSWER_ORDER;
+	uint64_t half = round_down(r->len / 2, BLOCK_SECTOR);
 
 	if (toy->flaw == TOY_INTERLEAVES)
-		apply_part(toy->now, r, at_answer ? r->len / 2 : 0,
-			   at_answer ? r->len : r->len / 2);
-	else if (late == at_answer)
+		apply_part(toy->now, r, at_answer ? half : 0, at_answer ? r->len : half);
+	else if (at_answer == (toy->flaw == TOY_ANSWER_ORDER))
 		apply(toy->now, r);
 }
 
-static void add_record(struct toy *toy, struct record *r, bool fua)
+static void publish_record(struct toy *toy, struct record *r, bool fua)
 {
-	if (toy->flaw == TOY_LOSES_WRITES && sim_below(toy->sim, 20) == 0) {
-		list_init(&r->node);
-		record_free(r);
-		return;
-	}
-	if (toy->flaw == TOY_MISPLACES_WRITES && sim_below(toy->sim, 20) == 0 &&
-	    r->offset + r->len < toy->dev.size)
-		r->offset += BLOCK_SECTOR;
 	list_add_tail(&toy->log, &r->node);
 	toy->n_log++;
 	r->durable = fua;
-	if (fua && toy->flaw != TOY_FUA_LIES && toy->flaw != TOY_FUA_ALONE)
-		toy->n_durable = toy->n_log;
 	apply_now(toy, r, false);
 }
 
-static void publish(struct toy *toy, const struct block_req *req)
+static void add_record(struct toy *toy, struct record *r, bool fua, bool at_answer)
+{
+	bool lost = toy->flaw == TOY_LOSES_WRITES && sim_below(toy->sim, 20) == 0;
+
+	if (toy->flaw == TOY_MISPLACES_WRITES && sim_below(toy->sim, 20) == 0 &&
+	    r->offset + r->len < toy->dev.size)
+		r->offset += BLOCK_SECTOR;
+	if (!at_answer && !lost) {
+		publish_record(toy, r, fua);
+		return;
+	}
+	if (at_answer)
+		apply_now(toy, r, true);
+	record_free(r);
+}
+
+static void publish(struct toy *toy, const struct block_req *req, bool at_answer)
 {
 	uint64_t from = 0;
 	uint64_t end = req->length;
@@ -158,13 +163,17 @@ static void publish(struct toy *toy, const struct block_req *req)
 	while (from < end) {
 		uint64_t part = min_u64(end - from, BLOCK_ATOMIC_MAX);
 
-		add_record(toy, record_new(req, from, from + part), req->flags & BLOCK_FUA);
+		add_record(toy, record_new(req, from, from + part), req->flags & BLOCK_FUA,
+			   at_answer);
 		from += part;
 	}
+	/* Also for a trim that was too small to do anything: what came before it is covered. */
+	if (!at_answer && (req->flags & BLOCK_FUA) && toy->flaw != TOY_FUA_LIES &&
+	    toy->flaw != TOY_FUA_ALONE)
+		toy->n_durable = toy->n_log;
 }
 
-/* ---- Requests ---------------------------------------------------------------------------------
- */
+/* ---- Requests ------------------------------------------------------------------------ */
 
 static void wait_then(struct task *t, void (*next)(struct io_op *op))
 {
@@ -226,7 +235,7 @@ static void do_op(struct task *t)
 	case BLOCK_WRITE:
 	case BLOCK_TRIM:
 	case BLOCK_WRITE_ZEROES:
-		publish(toy, t->req);
+		publish(toy, t->req, false);
 		break;
 	case BLOCK_FLUSH:
 		if (toy->flaw != TOY_FLUSH_LIES)
@@ -289,20 +298,13 @@ static void task_answer(struct io_op *op)
 	struct block_req *req = t->req;
 
 	if (block_op_writes(req->op) &&
-	    (toy->flaw == TOY_ANSWER_ORDER || toy->flaw == TOY_INTERLEAVES) &&
-	    req->op == BLOCK_WRITE) {
-		struct record *r = record_new(req, 0, req->length);
-
-		list_init(&r->node);
-		apply_now(toy, r, true);
-		record_free(r);
-	}
+	    (toy->flaw == TOY_ANSWER_ORDER || toy->flaw == TOY_INTERLEAVES))
+		publish(toy, req, true);
 	task_end(t);
 	block_done(req, 0);
 }
 
-/* ---- Lives ------------------------------------------------------------------------------------
- */
+/* ---- Lives --------------------------------------------------------------------------- */
 
 static const struct block_ops toy_ops = {.name = "toy", .submit = toy_submit};
 

@@ -64,8 +64,7 @@ static void issue(struct slot *s);
 static void slot_on_done(struct block_req *req);
 static void judge(struct slot *s);
 
-/* ---- Set-up -----------------------------------------------------------------------------------
- */
+/* ---- Set-up -------------------------------------------------------------------------- */
 
 /* Kinds of clients, so that seeds differ in more than luck. */
 static const struct mix mixes[] = {
@@ -116,7 +115,7 @@ static void client_init(struct client *c, struct workload *w)
 static void slot_init(struct slot *s, struct client *c)
 {
 	s->client = c;
-	s->memory = sim_alloc(BYTES_MAX + 2 * BLOCK_SIZE);
+	s->memory = sim_alloc(round_up(c->max_bytes, c->align) + 2 * BLOCK_SIZE);
 	s->pages = (uint8_t *)(uintptr_t)round_up((uintptr_t)s->memory, BLOCK_SIZE);
 }
 
@@ -182,8 +181,7 @@ struct workload_counts workload_counts(const struct workload *w)
 	return w->counts;
 }
 
-/* ---- A request --------------------------------------------------------------------------------
- */
+/* ---- A request ----------------------------------------------------------------------- */
 
 static const char *op_name(enum block_op op)
 {
@@ -238,10 +236,11 @@ static enum block_op choose_op(struct sim *sim, const struct mix *mix)
 /* Small sizes mostly, now and then the largest. */
 static uint64_t choose_sectors(struct sim *sim, uint64_t max)
 {
-	switch (sim_below(sim, 4)) {
+	switch (sim_below(sim, 16)) {
 	case 0:
-		return 1 + sim_below(sim, max);
 	case 1:
+		return 1 + sim_below(sim, max);
+	case 2:
 		return max;
 	default:
 		return 1 + sim_below(sim, min_u64(max, 64));
@@ -255,7 +254,7 @@ static void choose_range(struct slot *s)
 	uint64_t all = block_size(c->workload->dev) / BLOCK_SECTOR;
 	uint64_t align = sim_chance(sim, c->ragged) ? 1 : c->align / BLOCK_SECTOR;
 	bool has_payload = s->req.op == BLOCK_READ || s->req.op == BLOCK_WRITE;
-	uint64_t max = min_u64(has_payload ? c->max_bytes / BLOCK_SECTOR : c->n, c->n);
+	uint64_t max = min_u64(has_payload ? c->max_bytes / BLOCK_SECTOR : all, c->n);
 	uint64_t n = round_up(choose_sectors(sim, max), align);
 	uint64_t first;
 
@@ -266,7 +265,6 @@ static void choose_range(struct slot *s)
 		return;
 	}
 	first = round_down(c->from + sim_below(sim, c->n), align);
-	n = min_u64(n, BYTES_MAX / BLOCK_SECTOR);
 	n = min_u64(n, all - first);
 	s->req.offset = first * BLOCK_SECTOR;
 	s->req.length = n * BLOCK_SECTOR;
