@@ -11,6 +11,9 @@ MODE_lint    :=
 MODE_asan    := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 MODE_tsan    := -fsanitize=thread -fno-omit-frame-pointer
 MODE_cov     := --coverage -O0
+# V=1 shows the commands.
+Q    := $(if $(V),,@)
+say   = $(if $(V),@:,@printf '  %-5s %s\n' $(1) '$@')
 ALL_CPPFLAGS  = -I. -D_GNU_SOURCE $(CPPFLAGS)
 ALL_CFLAGS    = -std=c11 -pthread $(WARN) $(MODE_$(MODE)) $(CFLAGS)
 ALL_LDFLAGS   = -pthread $(MODE_$(MODE)) $(LDFLAGS)
@@ -48,20 +51,24 @@ all: $(BIN)/volumed ## Build the programs into build/bin/ (the default)
 
 $(BIN)/volumed: $(call obj,$(DAEMON) $(CORE) $(REAL))
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) -lsystemd
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) -lsystemd
 
 $(UNIT_BINS): $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(call obj,$(CORE) $(REAL))
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) -lcmocka
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) -lcmocka
 
 # Tests on the simulated machine.
 $(SIMT_BINS): $(BUILD)/tests/sim_%: $(BUILD)/obj/tests/sim/%.o $(call obj,$(SIM) $(CORE_ON_FAKE) $(FAKE))
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CORE) -lcmocka
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CORE) -lcmocka
 
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CC)
+	$(Q)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
 # Rewritten only when what is in it changes.
 same_or_write = mkdir -p $(@D); echo '$(1)' | cmp -s - $@ || echo '$(1)' > $@
@@ -152,7 +159,7 @@ help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(filter-out %.d,$(MAKEFILE_LIST)) | sort | \
 		while IFS="$$(printf '\t')" read -r name what; do printf '  %-12s %s\n' \
 		"$$name" "$$what"; done
-	@echo 'Variables: MODE=release|asan|tsan|cov, CFLAGS, WERROR=1, DATA_DIR, NBD_LISTEN, ARGS,'
+	@echo 'Variables: MODE=release|asan|tsan|cov, CFLAGS, WERROR=1, V=1, DATA_DIR, NBD_LISTEN, ARGS,'
 	@echo '  PREFIX, DESTDIR, KILL_ROUNDS, SIM_SEEDS, NO_SETUP=1 (install no packages).'
 
 .PHONY: all tests fuzzers objects setup run check soak check-asan check-tsan fuzz lint tidy format \
