@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Runs test programs and prints each one's result, the output of those that fail, and at the end a
 # line "N passed, N failed". Arguments: cmocka programs, fuzz targets (fuzz_*, under libFuzzer in
-# build/fuzz), and scripts. A program counts by its TAP lines ("ok", "not ok"); one that dies, hangs,
-# or runs fewer tests than it planned has failed. Two run at a time.
+# build/fuzz), and scripts. A program counts by its TAP lines ("ok", "not ok") or by what Python's
+# unittest prints at the end; one that dies, hangs, or runs fewer tests than it planned has failed.
+# Two run at a time.
 #
 #   CHECK_JOBS     how many run at a time (2)
 #   CHECK_TIMEOUT  seconds for one program (300)
@@ -41,6 +42,18 @@ run_one() {
 count() {
 	awk -v status="$(cat "$1.status")" '
 		/^1\.\.[0-9]+/ { split($0, plan, "[.][.]"); planned += plan[2] }
+		/^Ran [0-9]+ tests? in / { passed += $2 }
+		/^(FAILED|OK) \(/ {
+			while (match($0, /(failures|errors|skipped)=[0-9]+/)) {
+				split(substr($0, RSTART, RLENGTH), part, "=")
+				passed -= part[2]
+				if (part[1] == "skipped")
+					skipped += part[2]
+				else
+					failed += part[2]
+				$0 = substr($0, RSTART + RLENGTH)
+			}
+		}
 		/^(not )?ok .*# SKIP/ { skipped++; next }
 		/^ok / { passed++ }
 		/^not ok / { failed++ }
