@@ -23,7 +23,7 @@ void export_table_init(struct export_table *table)
 static struct export_entry *table_find(struct export_table *table, const char *name)
 {
 	if (name[0] == '\0')
-		return table->n > 0 ? &table->entries[0] : NULL;
+		return table->n > 0 && !table->no_default ? &table->entries[0] : NULL;
 	for (unsigned i = 0; i < table->n; i++) {
 		if (strcmp(table->entries[i].name, name) == 0)
 			return &table->entries[i];

@@ -26,6 +26,7 @@ struct export_entry {
 struct export_table {
 	struct exports exports; /* what a server is given */
 	unsigned n;
+	bool no_default; /* "" names nothing: the device that should be it could not be opened */
 	struct export_entry entries[EXPORT_TABLE_MAX];
 };
 
