@@ -7,6 +7,7 @@ CFLAGS ?= -O2 -g
 WARN   := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla \
           -Wformat=2 -Wimplicit-fallthrough -Wswitch-enum $(if $(WERROR),-Werror)
 MODE_release :=
+MODE_lint    :=
 MODE_asan    := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 MODE_tsan    := -fsanitize=thread -fno-omit-frame-pointer
 MODE_cov     := --coverage -O0
@@ -14,25 +15,34 @@ ALL_CPPFLAGS  = -I. -D_GNU_SOURCE $(CPPFLAGS)
 ALL_CFLAGS    = -std=c11 -pthread $(WARN) $(MODE_$(MODE)) $(CFLAGS)
 ALL_LDFLAGS   = -pthread $(MODE_$(MODE)) $(LDFLAGS)
 
+VERSION := 0.1.0
+COMMIT  := $(shell git describe --always --dirty 2>/dev/null)
+
 # What runs on any machine, and what stands below it: the real one or the simulated one.
 CORE  := $(wildcard base/*.c block/*.c store/*.c engine/*.c nbd/*.c)
 REAL  := io/io_uring.c $(filter-out io/io_uring.c,$(wildcard io/*.c))
 FAKE  := $(wildcard tests/sim/machine/*.c)
-# The simulated machine counts its own memory, so that a power cut frees what a daemon held.
-CORE_ON_FAKE := $(filter-out base/mem.c,$(CORE))
 DAEMON := $(wildcard volumed/*.c)
 UNIT  := $(wildcard tests/unit/test_*.c)
 SIMT  := $(wildcard tests/sim/test_*.c)
 SIM   := $(filter-out $(SIMT),$(wildcard tests/sim/*.c))
-BENCH := $(wildcard bench/*.c)
 LIBS_CORE := -lisal
 LIBS_REAL := -luring $(LIBS_CORE)
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 UNIT_BINS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT))
 SIMT_BINS := $(patsubst tests/sim/%.c,$(BUILD)/tests/sim_%,$(SIMT))
+SCRIPTS   := $(wildcard tests/*/test_*.sh tests/*/test_*.py)
+.DEFAULT_GOAL := all
+# What a folder brings of its own: programs, and targets for `make help`.
+-include $(wildcard */rules.mk tests/*/rules.mk)
+TEST_BINS := $(UNIT_BINS) $(SIMT_BINS) $(FUZZ_BINS)
+LIBFUZZER := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(FUZZ))
+# A sub-make builds on all cores, unless -j was given.
+JOBS       = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
+SUBMAKE    = $(MAKE) --no-print-directory $(JOBS)
 
-all: $(BIN)/volumed
+all: $(BIN)/volumed ## Build the programs into build/bin/ (the default)
 
 $(BIN)/volumed: $(call obj,$(DAEMON) $(CORE) $(REAL))
 	@mkdir -p $(@D)
@@ -43,7 +53,9 @@ $(UNIT_BINS): $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(call obj,$(CORE) $
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) -lcmocka
 
 # Tests on the simulated machine.
-$(SIMT_BINS): $(BUILD)/tests/sim_%: $(BUILD)/obj/tests/sim/%.o $(call obj,$(SIM) $(CORE_ON_FAKE) $(FAKE))
+# base/mem.c is part of the machine there: it must end with a life.
+$(SIMT_BINS): $(BUILD)/tests/sim_%: $(BUILD)/obj/tests/sim/%.o \
+		$(call obj,$(SIM) $(filter-out base/mem.c,$(CORE)) $(FAKE))
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CORE) -lcmocka
 
@@ -51,10 +63,99 @@ $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
+# Rewritten only when what is in it changes.
+same_or_write = mkdir -p $(@D); echo '$(1)' | cmp -s - $@ || echo '$(1)' > $@
 $(BUILD)/flags: FORCE
-	@mkdir -p $(@D)
-	@echo '$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS)' | cmp -s - $@ || \
-	 echo '$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS)' > $@
+	@$(call same_or_write,$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS))
+$(BUILD)/version: FORCE
+	@$(call same_or_write,$(VERSION) $(COMMIT))
+$(BUILD)/obj/volumed/main.o: $(BUILD)/version
+$(BUILD)/obj/volumed/main.o: CPPFLAGS += \
+	-DVOLUMED_VERSION='"$(VERSION)$(if $(COMMIT), ($(COMMIT)))"'
 
-.PHONY: all FORCE
+tests: all $(TEST_BINS) $(NBD_RAM)
+fuzzers: $(LIBFUZZER)
+objects: $(call obj,$(DAEMON) $(CORE) $(REAL) $(FAKE) $(SIM) $(wildcard bench/*.c tests/*/*.c))
+
+setup: ## Install the Debian packages that are missing, for all targets
+	@scripts/setup.sh build test lint bench fuzz
+
+DATA_DIR   ?= data
+NBD_LISTEN ?= 127.0.0.1:10809
+run: ## Set up, build, and serve a disk from DATA_DIR (./data); Ctrl-C stops it
+	@scripts/setup.sh build
+	@$(SUBMAKE) all
+	@exec $(BIN)/volumed --data-dir '$(DATA_DIR)' --nbd-listen '$(NBD_LISTEN)' --hints $(ARGS)
+
+# CHECK_SANITIZERS=1 adds the programs under ASan and UBSan.
+check: ## Set up, build, and run the tests: unit, simulator, fuzz (short), end to end
+	@scripts/setup.sh build test
+	@$(SUBMAKE) tests
+	@$(if $(CHECK_SANITIZERS),$(SUBMAKE) MODE=asan tests)
+	@MODE=$(MODE) VOLUMED=$(BIN)/volumed NBD_RAM=$(NBD_RAM) scripts/check.sh $(TEST_BINS) \
+		$(if $(CHECK_SANITIZERS),$(subst $(BUILD)/,build/asan/,$(TEST_BINS))) $(SCRIPTS)
+
+SOAK_SEEDS ?= 5000
+SOAK_FUZZ_SECONDS ?= 600
+soak: ## The long tests: thousands of simulator seeds, 200 kill rounds, ten minutes a fuzzer
+	@scripts/setup.sh build test fuzz
+	@$(SUBMAKE) tests fuzzers
+	@MODE=$(MODE) VOLUMED=$(BIN)/volumed NBD_RAM=$(NBD_RAM) SOAK=1 SIM_SEEDS=$(SOAK_SEEDS) \
+		KILL_ROUNDS=200 FUZZ_SECONDS=$(SOAK_FUZZ_SECONDS) CHECK_TIMEOUT=14400 \
+		scripts/check.sh $(TEST_BINS) $(LIBFUZZER) $(SCRIPTS)
+
+check-asan: ## The tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@$(MAKE) --no-print-directory MODE=asan check
+
+check-tsan: ## The tests under ThreadSanitizer
+	@$(MAKE) --no-print-directory MODE=tsan check
+
+fuzz: ## Run the fuzz targets under libFuzzer, FUZZ_SECONDS (60) each, or only T=fuzz_name
+	@scripts/setup.sh build fuzz
+	@$(SUBMAKE) fuzzers
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) CHECK_TIMEOUT=14400 scripts/check.sh \
+		$(if $(T),build/fuzz/$(T),$(LIBFUZZER))
+
+lint: ## Layers, sizes, banned calls, format, warnings, clang-tidy, shellcheck, man pages
+	@scripts/setup.sh build test lint
+	@$(SUBMAKE) MODE=lint WERROR=1 objects
+	@scripts/lint.sh
+
+tidy: ## clang-tidy over all sources
+	@scripts/setup.sh build test lint
+	@scripts/clang-tidy.sh
+
+format: ## Rewrite the sources with clang-format
+	@scripts/setup.sh lint
+	git ls-files -co --exclude-standard '*.c' '*.h' | xargs clang-format -i
+
+UNITDIR ?= $(or $(shell pkg-config --variable=systemdsystemunitdir systemd 2>/dev/null),\
+	$(PREFIX)/lib/systemd/system)
+SUBST    = sed -e 's,@SBINDIR@,$(PREFIX)/sbin,g'
+install: all ## Install into DESTDIR with PREFIX (/usr/local)
+	install -D -m 755 $(BIN)/volumed $(DESTDIR)$(PREFIX)/sbin/volumed
+	install -D -m 644 man/volumed.8 $(DESTDIR)$(PREFIX)/share/man/man8/volumed.8
+	install -d $(DESTDIR)$(UNITDIR)
+	$(SUBST) packaging/volumed.service.in > $(DESTDIR)$(UNITDIR)/volumed.service
+	$(SUBST) packaging/volumed.socket.in > $(DESTDIR)$(UNITDIR)/volumed.socket
+	chmod 644 $(DESTDIR)$(UNITDIR)/volumed.service $(DESTDIR)$(UNITDIR)/volumed.socket
+	install -D -m 644 packaging/volumed.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/volumed.conf
+
+# Its recipe is in bench/rules.mk.
+bench: ## Compare with other NBD servers and the raw disk (bench/README.md)
+
+clean: ## Remove what was built (data/ stays)
+	rm -rf build compile_commands.json
+
+help: ## This list
+	@echo 'Targets of volumed:'
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(filter-out %.d,$(MAKEFILE_LIST)) | sort | \
+		while IFS="$$(printf '\t')" read -r name what; do printf '  %-12s %s\n' \
+		"$$name" "$$what"; done
+	@echo 'Variables: MODE=release|asan|tsan|cov, CFLAGS, WERROR=1, DATA_DIR, NBD_LISTEN, ARGS,'
+	@echo '  PREFIX, DESTDIR, KILL_ROUNDS, SIM_SEEDS, NO_SETUP=1 (install no packages).'
+
+.PHONY: all tests fuzzers objects setup run check soak check-asan check-tsan fuzz lint tidy format \
+	install clean help FORCE
+.DELETE_ON_ERROR:
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -48,6 +48,8 @@ struct pool {
 	size_t stride;
 	size_t n;
 	size_t n_free;
+	size_t n_clean; /* at the bottom of the stack: objects whose pages are not resident */
+	size_t n_idle;  /* least n_free since the last pool_trim */
 	uint32_t free_index[]; /* a stack of the objects at hand */
 };
 
@@ -60,6 +62,8 @@ struct pool *pool_new(size_t object_size, size_t n)
 	p->stride = round_up(object_size, object_size >= PAGE ? PAGE : 64);
 	p->n = n;
 	p->n_free = n;
+	p->n_clean = n;
+	p->n_idle = n;
 	p->objects = mem_alloc_pages(p->stride * n);
 	if (!p->objects) {
 		mem_free(p);
@@ -85,7 +89,10 @@ void *pool_get(struct pool *p)
 {
 	if (p->n_free == 0)
 		return NULL;
-	return p->objects + p->stride * p->free_index[--p->n_free];
+	p->n_free--;
+	p->n_clean = min_u64(p->n_clean, p->n_free);
+	p->n_idle = min_u64(p->n_idle, p->n_free);
+	return p->objects + p->stride * p->free_index[p->n_free];
 }
 
 void pool_put(struct pool *p, void *object)
@@ -101,4 +108,21 @@ void pool_put(struct pool *p, void *object)
 size_t pool_in_use(const struct pool *p)
 {
 	return p->n - p->n_free;
+}
+
+size_t pool_available(const struct pool *p)
+{
+	return p->n_free;
+}
+
+/* Free objects are a stack, so those at its bottom rest longest. */
+bool pool_trim(struct pool *p)
+{
+	if (p->stride < PAGE)
+		return false;
+	for (size_t i = p->n_clean; i < p->n_idle; i++)
+		madvise(p->objects + p->stride * p->free_index[i], p->stride, MADV_DONTNEED);
+	p->n_clean = max_u64(p->n_clean, p->n_idle);
+	p->n_idle = p->n_free;
+	return p->n_clean < p->n;
 }

@@ -6,6 +6,7 @@
 #ifndef BASE_MEM_H
 #define BASE_MEM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -28,5 +29,9 @@ void pool_free(struct pool *p); /* NULL is legal; every object must be back */
 void *pool_get(struct pool *p); /* NULL when empty; contents are what the last user left */
 void pool_put(struct pool *p, void *object);
 size_t pool_in_use(const struct pool *p);
+size_t pool_available(const struct pool *p);
+/* Gives the memory of page-sized objects that were not in use since the last call back to the
+ * kernel. False when nothing is left to give back: no need to call again until a pool_get. */
+bool pool_trim(struct pool *p);
 
 #endif

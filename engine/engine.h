@@ -32,10 +32,14 @@ struct engine;
 struct engine_config {
 	uint32_t n_ops;          /* requests under way on this loop; 0: the default */
 	uint32_t n_buffers;      /* record buffers (1 MiB and a header); 0: the default */
+	uint32_t n_leaves;       /* map leaves of 16 KiB in memory; 0: the default */
 	uint64_t checkpoint_log; /* bytes of log after which a checkpoint starts; 0: the default */
 	uint32_t checkpoint_blocks;  /* changed blocks after which one starts; 0: the default */
 	uint64_t checkpoint_idle_ns; /* a changed volume that rests this long is checkpointed; 0:
 					default */
+	/* Told of each block that can't be read as it was written; on the loop. May be NULL. */
+	void (*bad_block)(void *arg, struct id volume, uint64_t lba, const char *why);
+	void *bad_block_arg;
 };
 int engine_new(struct io_loop *loop, struct store *store, const struct engine_config *config,
 	       struct engine **ret_engine, struct err *err);
@@ -92,6 +96,10 @@ void volume_open(struct volume_op *op);
 void volume_close(struct volume_op *op);
 /* Makes everything published durable and checkpointed now. */
 void volume_checkpoint(struct volume_op *op);
+/* As volume_checkpoint, and pins its root: what it refers to is kept until volume_unpin. At most
+ * five roots at a time, slots 0 to 4; pins last over restarts. */
+void volume_pin(struct volume_op *op, int slot);
+void volume_unpin(struct volume_op *op, int slot);
 /* Grows the volume by a RESIZE record; durable when done. -EINVAL if it would shrink. */
 void volume_resize(struct volume_op *op);
 /* Walks everything: counters against maps, and with `say` every stored block against its checksum.

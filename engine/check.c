@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The full walk (E8, E4): every leaf is loaded, what leaves and overlays refer to is counted for
+ * each segment and held against the counters, and every stored block is read and held against its
+ * checksum. One volume at a time; nothing else runs on it meanwhile.
+ */
+#include "base/check.h"
+#include "base/util.h"
+#include "engine/volume.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#define WALK_BLOCKS 64
+
+struct walk {
+	struct volume *volume;
+	struct volume_op *op;
+	struct leaf_wait wait;
+	struct io_op turn;
+	struct store_io io;
+	bool counting; /* the first pass: leaves; the second: blocks */
+	uint64_t lba;  /* the next block to look at */
+	uint64_t end;
+	uint64_t *live; /* bytes by slot, of leaves and frozen overlay */
+	uint64_t *live_active;
+	uint32_t n_slots;
+	uint8_t *buf;
+	struct segment *segment;
+	uint64_t io_lba;
+	uint32_t io_blocks;
+	uint32_t sums[WALK_BLOCKS];
+};
+
+static void walk_step(struct walk *w);
+static void walk_end(struct walk *w);
+
+static void say(struct walk *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static void say(struct walk *w, const char *format, ...)
+{
+	char text[200];
+	va_list args;
+
+	w->op->n_wrong++;
+	if (!w->op->say)
+		return;
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	w->op->say(w->op->arg, text);
+}
+
+/* ---- Counting -----------------------------------------------------------------------------------
+ */
+
+static void count(struct walk *w, uint64_t *counters, uint64_t id, uint64_t bytes, const char *what)
+{
+	struct segment *seg = segments_find(w->volume, id);
+
+	if (!seg)
+		say(w, "%s refers to segment %" PRIu64 ", which is not the volume's", what, id);
+	else
+		counters[seg->slot] += bytes;
+}
+
+static void count_overlay(struct walk *w, const struct overlay *o, uint64_t *counters)
+{
+	for (uint32_t i = 0; i < o->n_slots; i++)
+		if (o->blocks[i].lba != 0 && o->blocks[i].state == ENTRY_DATA)
+			count(w, counters, o->blocks[i].segment, BLOCK_SIZE,
+			      "a block of the overlay");
+}
+
+static void count_map(struct walk *w)
+{
+	struct volume *v = w->volume;
+
+	if (v->sb.root.length)
+		count(w, w->live, v->sb.root.segment, v->sb.root.length, "the superblock");
+	for (uint32_t i = 0; i < v->n_old_usage; i++)
+		count(w, w->live, v->old_usage[i].segment, v->old_usage[i].length, "the old root");
+	for (uint32_t i = 0; i < v->segments.n_pages; i++)
+		if (v->segments.pages[i]->ref.length)
+			count(w, w->live, v->segments.pages[i]->ref.segment,
+			      v->segments.pages[i]->ref.length, "the root");
+	for (uint32_t p = 0; p < v->n_index; p++) {
+		struct index_page *page = v->index[p];
+
+		if (!page)
+			continue;
+		if (page->self.length)
+			count(w, w->live, page->self.segment, page->self.length, "the root");
+		for (int i = 0; i < INDEX_LEAVES; i++)
+			if (page->refs[i].length)
+				count(w, w->live, page->refs[i].segment, page->refs[i].length,
+				      "an index page");
+	}
+}
+
+static void compare(struct walk *w)
+{
+	struct volume *v = w->volume;
+
+	for (uint32_t slot = 0; slot < w->n_slots; slot++) {
+		struct segment *seg = segments_at(v, slot);
+
+		if (seg->state == SEGMENT_EMPTY)
+			continue;
+		if (seg->live != w->live[slot])
+			say(w,
+			    "segment %" PRIu64 ": %" PRIu32 " bytes are counted as live, %" PRIu64
+			    " are",
+			    seg->id, seg->live, w->live[slot]);
+		if (seg->live_active != w->live_active[slot])
+			say(w,
+			    "segment %" PRIu64 ": %" PRIu32
+			    " bytes are counted as live in the overlay, %" PRIu64 " are",
+			    seg->id, seg->live_active, w->live_active[slot]);
+	}
+}
+
+/* A leaf's own entries count, whatever the overlays say over them. */
+static void count_leaf(struct walk *w, const struct leaf *leaf)
+{
+	for (int i = 0; i < LEAF_BLOCKS; i++)
+		if (leaf->content.entries[i].state == ENTRY_DATA)
+			count(w, w->live, leaf->content.entries[i].segment, BLOCK_SIZE, "a leaf");
+}
+
+/* ---- Walking ------------------------------------------------------------------------------------
+ */
+
+static void on_turn(struct io_op *op)
+{
+	walk_step(container_of(op, struct walk, turn));
+}
+
+static void on_leaf(struct leaf_wait *wait, int error)
+{
+	struct walk *w = container_of(wait, struct walk, wait);
+
+	if (error && w->counting) {
+		say(w, "the map leaf of blocks %" PRIu64 " to %" PRIu64 " can't be read", w->lba,
+		    w->lba + LEAF_BLOCKS - 1);
+	}
+	if (error)
+		w->lba = round_down(w->lba, LEAF_BLOCKS) + LEAF_BLOCKS;
+	/* Not from inside the waking: the walk may load the next leaf at once. */
+	w->turn.done = on_turn;
+	io_defer(w->volume->loop, &w->turn, 0);
+}
+
+static void on_blocks(struct store_io *io)
+{
+	struct walk *w = container_of(io, struct walk, io);
+
+	w->segment->users--;
+	for (uint32_t i = 0; i < w->io_blocks; i++) {
+		if (io->result < 0)
+			say(w, "block %" PRIu64 " can't be read: %s", w->io_lba + i,
+			    strerror((int)-io->result));
+		else if (block_sum(w->volume->id, w->io_lba + i, w->buf + (size_t)i * BLOCK_SIZE) !=
+			 w->sums[i])
+			say(w, "block %" PRIu64 " is not what was written: its checksum is wrong",
+			    w->io_lba + i);
+	}
+	walk_step(w);
+}
+
+/* Reads the blocks from w->lba on, of which the first has data, that lie one after the other. */
+static bool walk_read(struct walk *w)
+{
+	struct volume *v = w->volume;
+	struct entry first = {0};
+	struct entry more;
+	uint32_t n = 0;
+
+	CHECK(map_get(v, w->lba, &first) == 0);
+	while (n < WALK_BLOCKS && w->lba + n < w->end && map_get(v, w->lba + n, &more) == 0 &&
+	       more.state == ENTRY_DATA && more.segment == first.segment &&
+	       more.offset == first.offset + n * (BLOCK_SIZE / BLOCK_SECTOR))
+		w->sums[n++] = more.sum;
+	w->segment = segments_find(v, first.segment);
+	w->io_lba = w->lba;
+	w->io_blocks = n;
+	w->lba += n;
+	if (!w->segment) {
+		say(w, "block %" PRIu64 " is in a segment that is not the volume's", w->io_lba);
+		return false;
+	}
+	w->segment->users++;
+	w->io.done = on_blocks;
+	store_read(v->store, v->loop, &w->io, first.segment, first.offset * BLOCK_SECTOR, w->buf,
+		   n * BLOCK_SIZE);
+	return true;
+}
+
+/* The leaf of w->lba, asked for; NULL: there is none, or (*ret_asleep) it is being loaded. */
+static struct leaf *walk_leaf(struct walk *w, bool *ret_asleep)
+{
+	struct volume *v = w->volume;
+	uint64_t number = w->lba / LEAF_BLOCKS;
+	struct index_page *page = map_index_page(v, number);
+	struct leaf *leaf;
+
+	*ret_asleep = false;
+	if (!page || page->refs[number % INDEX_LEAVES].length == 0)
+		return NULL;
+	leaf = leaf_resident(v, number);
+	if (leaf)
+		return leaf;
+	*ret_asleep = true;
+	w->wait.wake = on_leaf;
+	leaf_load(v, number, &w->wait);
+	return NULL;
+}
+
+/* False: asleep. */
+static bool walk_counting(struct walk *w)
+{
+	while (w->lba < w->end) {
+		bool asleep;
+		struct leaf *leaf;
+
+		if (!map_index_page(w->volume, w->lba / LEAF_BLOCKS)) {
+			w->lba += LEAF_BLOCKS * INDEX_LEAVES;
+			continue;
+		}
+		leaf = walk_leaf(w, &asleep);
+		if (asleep)
+			return false;
+		if (leaf)
+			count_leaf(w, leaf);
+		w->lba += LEAF_BLOCKS;
+	}
+	compare(w);
+	w->counting = false;
+	w->lba = 0;
+	w->end = block_size(&w->volume->dev) / BLOCK_SIZE;
+	return true;
+}
+
+static void walk_step(struct walk *w)
+{
+	if (w->counting && !walk_counting(w))
+		return;
+	while (w->lba < w->end) {
+		bool asleep;
+		struct entry e;
+		uint64_t n;
+
+		if (map_get_run(w->volume, w->lba, w->end - w->lba, &e, &n) < 0) {
+			walk_leaf(w, &asleep);
+			if (asleep)
+				return;
+			continue;
+		}
+		if (e.state == ENTRY_BAD)
+			say(w, "block %" PRIu64 " is known to be lost", w->lba);
+		if (e.state != ENTRY_DATA)
+			w->lba += n;
+		else if (walk_read(w))
+			return;
+	}
+	walk_end(w);
+}
+
+static void walk_end(struct walk *w)
+{
+	struct volume_op *op = w->op;
+
+	mem_free(w->live);
+	mem_free(w->live_active);
+	mem_free_pages(w->buf, WALK_BLOCKS * BLOCK_SIZE);
+	mem_free(w);
+	op->done(op);
+}
+
+static void walk_begin(struct io_op *turn)
+{
+	struct walk *w = container_of(turn, struct walk, turn);
+	struct volume *v = w->volume;
+
+	w->n_slots = v->segments.n_pages * USAGE_SEGMENTS;
+	w->live = mem_calloc(w->n_slots + 1, sizeof(w->live[0]));
+	w->live_active = mem_calloc(w->n_slots + 1, sizeof(w->live_active[0]));
+	w->buf = mem_alloc_pages(WALK_BLOCKS * BLOCK_SIZE);
+	if (!w->live || !w->live_active || !w->buf) {
+		err_set(&w->op->err, -ENOMEM, "no memory for checking a volume");
+		walk_end(w);
+		return;
+	}
+	count_map(w);
+	count_overlay(w, &v->active, w->live_active);
+	count_overlay(w, &v->frozen, w->live);
+	w->counting = true;
+	w->end = (uint64_t)v->n_index * INDEX_LEAVES * LEAF_BLOCKS;
+	walk_step(w);
+}
+
+void volume_check(struct volume_op *op)
+{
+	struct walk *w = mem_alloc(sizeof(*w));
+
+	CHECK(w);
+	CHECK(!op->volume->checkpoint); /* it moves what is counted */
+	w->volume = op->volume;
+	w->op = op;
+	op->err.code = 0;
+	op->n_wrong = 0;
+	w->turn.done = walk_begin;
+	io_defer(op->volume->loop, &w->turn, 0);
+}

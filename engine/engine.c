@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The loop's engine: pools, the turn hook, and the way in for requests. A request is only noted
+ * when it is submitted; the hook looks at all that came in the turn together. That is where groups
+ * form.
+ */
+#include "engine/engine.h"
+
+#include "base/check.h"
+#include "engine/volume.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define N_OPS      4096
+#define N_RECORDS  64
+#define N_READ_IOS 1024
+/* Two edges for each op, a bounce for each read: block_get never fails. */
+#define N_BLOCKS(n_ops)   (2 * (n_ops) + N_READ_IOS)
+#define N_LEAVES          2048 /* 32 MiB: 8 GiB of LBA at once */
+#define N_BLOBS           64
+#define CHECKPOINT_LOG    (512 * MiB)
+#define CHECKPOINT_BLOCKS (128 * 1024)
+#define CHECKPOINT_IDLE   (5 * NSEC_PER_SEC)
+
+static void engine_run(struct io_hook *hook);
+
+static void engine_defaults(struct engine_config *c)
+{
+	if (c->n_ops == 0)
+		c->n_ops = N_OPS;
+	if (c->n_buffers == 0)
+		c->n_buffers = N_RECORDS;
+	if (c->n_leaves == 0)
+		c->n_leaves = N_LEAVES;
+	if (c->checkpoint_log == 0)
+		c->checkpoint_log = CHECKPOINT_LOG;
+	if (c->checkpoint_blocks == 0)
+		c->checkpoint_blocks = CHECKPOINT_BLOCKS;
+	if (c->checkpoint_idle_ns == 0)
+		c->checkpoint_idle_ns = CHECKPOINT_IDLE;
+}
+
+static bool engine_pools(struct engine *e)
+{
+	e->ops = pool_new(sizeof(struct op), e->config.n_ops);
+	e->records = pool_new(sizeof(struct record), e->config.n_buffers);
+	e->read_ios = pool_new(sizeof(struct read_io), N_READ_IOS);
+	e->blocks = pool_new(BLOCK_SIZE, N_BLOCKS(e->config.n_ops));
+	e->leaves = pool_new(sizeof(struct leaf), e->config.n_leaves);
+	e->blobs = pool_new(BLOB_BUFFER, N_BLOBS);
+	return e->ops && e->records && e->read_ios && e->blocks && e->leaves && e->blobs;
+}
+
+int engine_new(struct io_loop *loop, struct store *store, const struct engine_config *config,
+	       struct engine **ret_engine, struct err *err)
+{
+	struct engine *e = mem_alloc(sizeof(*e));
+
+	if (!e)
+		return err_set(err, -ENOMEM, "no memory for the volume engine");
+	e->loop = loop;
+	e->store = store;
+	if (config)
+		e->config = *config;
+	engine_defaults(&e->config);
+	list_init(&e->incoming);
+	list_init(&e->kicked);
+	list_init(&e->starved);
+	list_init(&e->leaf_lru);
+	list_init(&e->leaf_starved);
+	list_init(&e->hook.node);
+	if (!engine_pools(e)) {
+		engine_free(e);
+		return err_set(err, -ENOMEM, "no memory for the volume engine's pools");
+	}
+	e->hook.run = engine_run;
+	io_hook_add(loop, &e->hook);
+	*ret_engine = e;
+	return 0;
+}
+
+void engine_free(struct engine *e)
+{
+	if (!e)
+		return;
+	CHECK(e->n_volumes == 0);
+	if (!list_empty(&e->hook.node))
+		io_hook_remove(&e->hook);
+	pool_free(e->ops);
+	pool_free(e->records);
+	pool_free(e->read_ios);
+	pool_free(e->blocks);
+	pool_free(e->leaves);
+	pool_free(e->blobs);
+	mem_free(e);
+}
+
+/* ---- The way in ---------------------------------------------------------------------------------
+ */
+
+void engine_submit(struct block_dev *dev, struct block_req *req)
+{
+	struct volume *v = container_of(dev, struct volume, dev);
+
+	req->device_private = v;
+	list_add_tail(&v->engine->incoming, &req->link);
+}
+
+static enum op_kind kind_of(enum block_op op)
+{
+	switch (op) {
+	case BLOCK_READ:
+		return OP_READ;
+	case BLOCK_WRITE:
+		return OP_WRITE;
+	case BLOCK_FLUSH:
+		return OP_FLUSH;
+	case BLOCK_TRIM:
+		return OP_TRIM;
+	case BLOCK_WRITE_ZEROES:
+		return OP_ZERO;
+	case BLOCK_CACHE:
+	case BLOCK_STATUS:
+		return OP_STATUS;
+	}
+	CHECK(false);
+	return OP_STATUS;
+}
+
+static void flush_start(struct op *op)
+{
+	op->sequence = op->volume->published;
+	log_wait_durable(op);
+}
+
+static void op_start(struct op *op)
+{
+	switch (op->kind) {
+	case OP_READ:
+		read_start(op);
+		break;
+	case OP_WRITE:
+	case OP_ZERO:
+	case OP_TRIM:
+	case OP_RESIZE:
+		write_start(op);
+		break;
+	case OP_FLUSH:
+		flush_start(op);
+		break;
+	case OP_STATUS:
+		status_start(op);
+		break;
+	}
+}
+
+static bool engine_take_incoming(struct engine *e)
+{
+	struct list *node = list_pop(&e->incoming);
+	struct block_req *req;
+	struct op *op;
+
+	if (!node)
+		return false;
+	req = list_entry(node, struct block_req, link);
+	if (req->op == BLOCK_CACHE) { /* a hint that we need not take */
+		block_done(req, 0);
+		return true;
+	}
+	op = op_get(req->device_private, kind_of(req->op));
+	if (!op) { /* a full pool is backpressure */
+		list_add_head(&e->incoming, node);
+		return false;
+	}
+	op->req = req;
+	op_start(op);
+	return true;
+}
+
+static void engine_feed_starved(struct engine *e)
+{
+	struct list now;
+
+	list_init(&now);
+	list_splice_tail(&now, &e->starved);
+	for (struct list *node; (node = list_pop(&now));) {
+		struct op *op = list_entry(node, struct op, link);
+
+		op->parked = false;
+		read_step(op);
+	}
+}
+
+static void engine_run(struct io_hook *hook)
+{
+	struct engine *e = container_of(hook, struct engine, hook);
+	struct list *node;
+
+	if (!list_empty(&e->starved))
+		engine_feed_starved(e);
+	if (!list_empty(&e->leaf_starved))
+		leaf_feed_starved(e);
+	while (engine_take_incoming(e))
+		continue;
+	while ((node = list_pop(&e->kicked)))
+		log_run(list_entry(node, struct volume, kick));
+}
+
+void volume_kick(struct volume *v)
+{
+	if (list_empty(&v->kick))
+		list_add_tail(&v->engine->kicked, &v->kick);
+}
+
+/* ---- Ops and blocks -----------------------------------------------------------------------------
+ */
+
+struct op *op_get(struct volume *v, enum op_kind kind)
+{
+	struct op *op = pool_get(v->engine->ops);
+
+	if (!op)
+		return NULL;
+	memset(op, 0, sizeof(*op));
+	op->volume = v;
+	op->kind = kind;
+	list_init(&op->link);
+	list_init(&op->lock);
+	list_init(&op->wait.link);
+	return op;
+}
+
+void op_done(struct op *op)
+{
+	struct engine *e = op->volume->engine;
+	struct block_req *req = op->req;
+	struct volume_op *volume_op = op->volume_op;
+	int error = op->error;
+
+	CHECK(!op->locked);
+	CHECK(list_empty(&op->link));
+	if (op->head)
+		block_put(e, op->head);
+	if (op->tail)
+		block_put(e, op->tail);
+	pool_put(e->ops, op);
+	if (req) {
+		block_done(req, error);
+	} else {
+		volume_op->err.code = error;
+		volume_op->done(volume_op);
+	}
+}
+
+uint8_t *block_get(struct engine *e)
+{
+	uint8_t *block = pool_get(e->blocks);
+
+	CHECK(block);
+	return block;
+}
+
+void block_put(struct engine *e, uint8_t *block)
+{
+	pool_put(e->blocks, block);
+}
+
+void op_starve(struct op *op)
+{
+	CHECK(!op->parked);
+	op->parked = true;
+	list_add_tail(&op->volume->engine->starved, &op->link);
+}

@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Reads, block status, and the reading of a write's edges. An op walks its blocks: where the map
+ * knows them it starts reads of the store, as long as they are contiguous there; where a leaf is
+ * missing it waits for it. Every block that comes back is held against its checksum (E4).
+ */
+#include "base/check.h"
+#include "base/util.h"
+#include "engine/volume.h"
+
+#include <errno.h>
+#include <string.h>
+
+static int read_one(struct op *op);
+static void read_data(struct op *op, struct read_io *io, const struct entry *e);
+static void read_on_io(struct store_io *store_io);
+static void read_part_done(struct op *op);
+
+static bool op_is_edges(const struct op *op)
+{
+	return op->kind != OP_READ;
+}
+
+void read_start(struct op *op)
+{
+	op->parts = 1;
+	if (op_is_edges(op)) {
+		op->next = op->head ? op->first : op->end - 1;
+	} else {
+		op->first = op->req->offset / BLOCK_SIZE;
+		op->end = round_up(op->req->offset + op->req->length, BLOCK_SIZE) / BLOCK_SIZE;
+		op->next = op->first;
+	}
+	read_step(op);
+}
+
+static void read_on_leaf(struct leaf_wait *wait, int error)
+{
+	struct op *op = container_of(wait, struct op, wait);
+
+	if (error && !op->error)
+		op->error = error;
+	read_step(op);
+}
+
+/* Starts what can be started; waits for a leaf or a pooled object, or ends. */
+void read_step(struct op *op)
+{
+	while (op->next < op->end && !op->error) {
+		int r = read_one(op);
+
+		if (r == -EAGAIN) {
+			op->wait.wake = read_on_leaf;
+			leaf_load(op->volume, op->next / LEAF_BLOCKS, &op->wait);
+			return;
+		}
+		if (r == -ENOBUFS) {
+			op_starve(op);
+			return;
+		}
+		if (r < 0)
+			op->error = r;
+	}
+	read_part_done(op);
+}
+
+static uint64_t next_block(const struct op *op, uint64_t lba, uint64_t n)
+{
+	if (!op_is_edges(op))
+		return lba + n;
+	return lba == op->first && op->head && op->tail ? op->end - 1 : op->end;
+}
+
+/* Where the bytes of block lba belong: all of the block, or only a part of it at *ret_from. */
+static uint8_t *read_target(const struct op *op, uint64_t lba, uint32_t *ret_from,
+			    uint32_t *ret_len)
+{
+	uint64_t start = lba * BLOCK_SIZE;
+	uint64_t from;
+	uint64_t to;
+
+	*ret_from = 0;
+	*ret_len = BLOCK_SIZE;
+	if (op_is_edges(op))
+		return lba == op->first && op->head ? op->head : op->tail;
+	from = max_u64(start, op->req->offset);
+	to = min_u64(start + BLOCK_SIZE, op->req->offset + op->req->length);
+	*ret_from = (uint32_t)(from - start);
+	*ret_len = (uint32_t)(to - from);
+	return (uint8_t *)op->req->buf + (from - op->req->offset);
+}
+
+static void bad_block(struct volume *v, uint64_t lba, const char *why)
+{
+	struct engine_config *config = &v->engine->config;
+
+	v->stats.bad_reads++;
+	if (v->stats.health == VOLUME_OK)
+		v->stats.health = VOLUME_IMPAIRED;
+	if (config->bad_block)
+		config->bad_block(config->bad_block_arg, v->id, lba, why);
+}
+
+/* Deals with the block at op->next, and those after it that share its fate. -EAGAIN: its leaf is
+ * missing; -ENOBUFS: no read_io; -EIO. */
+static int read_one(struct op *op)
+{
+	struct volume *v = op->volume;
+	struct read_io *io;
+	struct entry e;
+	uint64_t n;
+	uint32_t from;
+	uint32_t len;
+	uint8_t *to;
+	int r = map_get_run(v, op->next, op->end - op->next, &e, &n);
+
+	if (r < 0)
+		return r;
+	switch ((enum entry_state)e.state) {
+	case ENTRY_INHERIT:
+	case ENTRY_ZERO:
+	case ENTRY_ZERO_RESERVED:
+		if (op_is_edges(op))
+			n = 1;
+		for (uint64_t i = 0; i < n; i++) {
+			to = read_target(op, op->next + i, &from, &len);
+			memset(to, 0, len);
+		}
+		op->next = next_block(op, op->next, n);
+		return 0;
+	case ENTRY_BAD:
+		bad_block(v, op->next, "known to be lost");
+		return -EIO;
+	case ENTRY_DATA:
+		io = pool_get(v->engine->read_ios);
+		if (!io)
+			return -ENOBUFS;
+		read_data(op, io, &e);
+		return 0;
+	}
+	return -EIO;
+}
+
+/* How many blocks from op->next on are whole, and lie one after the other in the store; their sums.
+ */
+static uint32_t read_gather(struct op *op, struct read_io *io, const struct entry *e)
+{
+	uint32_t n = 1;
+
+	io->sums[0] = e->sum;
+	while (n < READ_IO_BLOCKS && op->next + n < op->end) {
+		struct entry more;
+		uint32_t from;
+		uint32_t len;
+
+		read_target(op, op->next + n, &from, &len);
+		if (len != BLOCK_SIZE || map_get(op->volume, op->next + n, &more) < 0)
+			break;
+		if (more.state != ENTRY_DATA || more.segment != e->segment ||
+		    more.offset != e->offset + n * (BLOCK_SIZE / BLOCK_SECTOR))
+			break;
+		io->sums[n++] = more.sum;
+	}
+	return n;
+}
+
+static void read_data(struct op *op, struct read_io *io, const struct entry *e)
+{
+	struct volume *v = op->volume;
+	uint32_t from;
+	uint32_t len;
+	uint8_t *to = read_target(op, op->next, &from, &len);
+
+	io->op = op;
+	io->lba = op->next;
+	io->bounce = NULL;
+	io->blocks = 1;
+	io->buf = to;
+	if (len != BLOCK_SIZE) {
+		io->sums[0] = e->sum;
+		io->bounce = io->buf = block_get(v->engine);
+		io->copy_from = from;
+		io->copy_len = len;
+		io->copy_to = to;
+	} else if (op_is_edges(op)) {
+		io->sums[0] = e->sum;
+	} else {
+		io->blocks = read_gather(op, io, e);
+	}
+	io->segment = segments_find(v, e->segment);
+	CHECK(io->segment);
+	io->segment->users++;
+	op->parts++;
+	op->next = next_block(op, op->next, io->blocks);
+	io->io.done = read_on_io;
+	store_read(v->store, v->loop, &io->io, e->segment, e->offset * BLOCK_SECTOR, io->buf,
+		   io->blocks * BLOCK_SIZE);
+}
+
+static int read_verify(struct volume *v, struct read_io *io)
+{
+	if (io->io.result < 0) {
+		bad_block(v, io->lba, "the store can't read it");
+		return -EIO;
+	}
+	for (uint32_t i = 0; i < io->blocks; i++) {
+		uint8_t *block = io->buf + (size_t)i * BLOCK_SIZE;
+
+		if (block_sum(v->id, io->lba + i, block) == io->sums[i])
+			continue;
+		bad_block(v, io->lba + i, "its checksum is wrong");
+		return -EIO;
+	}
+	return 0;
+}
+
+static void read_on_io(struct store_io *store_io)
+{
+	struct read_io *io = container_of(store_io, struct read_io, io);
+	struct op *op = io->op;
+	struct volume *v = op->volume;
+	int r = read_verify(v, io);
+
+	io->segment->users--;
+	if (r < 0 && !op->error)
+		op->error = r;
+	if (io->bounce) {
+		if (r == 0)
+			memcpy(io->copy_to, io->bounce + io->copy_from, io->copy_len);
+		block_put(v->engine, io->bounce);
+	}
+	pool_put(v->engine->read_ios, io);
+	read_part_done(op);
+}
+
+static void read_part_done(struct op *op)
+{
+	if (--op->parts > 0)
+		return;
+	if (op_is_edges(op))
+		write_edges_read(op);
+	else
+		op_done(op);
+}
+
+/* ---- Block status -------------------------------------------------------------------------------
+ */
+
+/* Blocks looked at one by one before the answer is cut short (the protocol allows that), so that a
+ * question about 4 GiB never holds up the loop. */
+#define STATUS_LOOKUPS 16384
+
+static uint32_t status_flags(const struct entry *e)
+{
+	switch ((enum entry_state)e->state) {
+	case ENTRY_INHERIT:
+	case ENTRY_ZERO:
+		return BLOCK_EXTENT_HOLE | BLOCK_EXTENT_ZERO;
+	case ENTRY_ZERO_RESERVED:
+		return BLOCK_EXTENT_ZERO;
+	case ENTRY_DATA:
+	case ENTRY_BAD:
+		return 0;
+	}
+	return 0;
+}
+
+/* Adds n blocks from op->next to the extents, clipped to the request. False: there is no room. */
+static bool status_add(struct op *op, uint64_t n, uint32_t flags)
+{
+	struct block_req *req = op->req;
+	uint64_t from = max_u64(op->next * BLOCK_SIZE, req->offset);
+	uint64_t to = min_u64((op->next + n) * BLOCK_SIZE, req->offset + req->length);
+	struct block_extent *last = req->n_extents ? &req->extents[req->n_extents - 1] : NULL;
+
+	if (last && last->flags == flags) {
+		last->length += to - from;
+		return true;
+	}
+	if (req->n_extents == req->max_extents || (last && (req->flags & BLOCK_REQ_ONE)))
+		return false;
+	req->extents[req->n_extents].length = to - from;
+	req->extents[req->n_extents++].flags = flags;
+	return true;
+}
+
+static void status_step(struct op *op);
+
+static void status_on_leaf(struct leaf_wait *wait, int error)
+{
+	struct op *op = container_of(wait, struct op, wait);
+
+	if (error)
+		op->error = error;
+	status_step(op);
+}
+
+static void status_step(struct op *op)
+{
+	for (uint32_t looked = 0; op->next < op->end && !op->error && looked < STATUS_LOOKUPS;
+	     looked++) {
+		struct entry e;
+		uint64_t n;
+
+		if (map_get_run(op->volume, op->next, op->end - op->next, &e, &n) == -EAGAIN) {
+			op->wait.wake = status_on_leaf;
+			leaf_load(op->volume, op->next / LEAF_BLOCKS, &op->wait);
+			return;
+		}
+		if (!status_add(op, n, status_flags(&e)))
+			break;
+		op->next += n;
+	}
+	if (op->error && op->req->n_extents > 0)
+		op->error = 0; /* what came before the bad leaf is an answer */
+	op_done(op);
+}
+
+void status_start(struct op *op)
+{
+	op->first = op->req->offset / BLOCK_SIZE;
+	op->end = round_up(op->req->offset + op->req->length, BLOCK_SIZE) / BLOCK_SIZE;
+	op->next = op->first;
+	op->req->n_extents = 0;
+	status_step(op);
+}

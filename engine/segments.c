@@ -1,0 +1,397 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The segments lent to a volume: spares lent ahead, what lives in each, and when one may be given
+ * back.
+ *
+ * The reuse rule. A segment is freed when the newest durable checkpoint and the one before it (the
+ * superblock's two versions) refer to nothing in it; when the log in it is older than both, so that
+ * no replay needs it; when no pinned root can refer to it; and when nothing reads it. `dead_at` is
+ * the first checkpoint that refers to nothing, so that it is free once a later one is durable.
+ */
+#include "base/check.h"
+#include "base/util.h"
+#include "engine/volume.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define HASH_MIN   64
+#define LEND_RETRY (NSEC_PER_SEC / 2)
+
+static void lend_done(struct store_ctl *ctl);
+static void free_done(struct store_ctl *ctl);
+
+/* ---- The table ----------------------------------------------------------------------------------
+ */
+
+int segments_init(struct volume *v)
+{
+	v->segments.hash_size = HASH_MIN;
+	v->segments.spares_user = SPARES_USER;
+	v->segments.hash = mem_calloc(HASH_MIN, sizeof(v->segments.hash[0]));
+	return v->segments.hash ? 0 : -ENOMEM;
+}
+
+void segments_free(struct volume *v)
+{
+	for (uint32_t i = 0; i < v->segments.n_pages; i++)
+		mem_free(v->segments.pages[i]);
+	mem_free(v->segments.pages);
+	mem_free(v->segments.hash);
+}
+
+struct segment *segments_at(const struct volume *v, uint32_t slot)
+{
+	return &v->segments.pages[slot / USAGE_SEGMENTS]->segments[slot % USAGE_SEGMENTS];
+}
+
+static uint32_t *hash_slot(const struct volume *v, uint64_t id)
+{
+	const struct segments *s = &v->segments;
+	uint32_t i = (uint32_t)hash_u64(id) & (s->hash_size - 1);
+
+	while (s->hash[i] != 0 && segments_at(v, s->hash[i] - 1)->id != id)
+		i = (i + 1) & (s->hash_size - 1);
+	return &s->hash[i];
+}
+
+struct segment *segments_find(const struct volume *v, uint64_t id)
+{
+	uint32_t slot = *hash_slot(v, id);
+
+	return slot ? segments_at(v, slot - 1) : NULL;
+}
+
+static int hash_rebuild(struct volume *v, uint32_t size)
+{
+	struct segments *s = &v->segments;
+	uint32_t *old = s->hash;
+
+	s->hash = mem_calloc(size, sizeof(s->hash[0]));
+	if (!s->hash) {
+		s->hash = old;
+		return -ENOMEM;
+	}
+	s->hash_size = size;
+	for (uint32_t slot = 0; slot < s->n_pages * USAGE_SEGMENTS; slot++) {
+		struct segment *seg = segments_at(v, slot);
+
+		if (seg->state != SEGMENT_EMPTY)
+			*hash_slot(v, seg->id) = slot + 1;
+	}
+	mem_free(old);
+	return 0;
+}
+
+static struct segment *free_slot(struct volume *v)
+{
+	struct segments *s = &v->segments;
+	uint32_t n = s->n_pages * USAGE_SEGMENTS;
+	void *pages;
+
+	for (uint32_t slot = 0; s->n_used < n && slot < n; slot++) {
+		struct segment *seg = segments_at(v, slot);
+
+		if (seg->state == SEGMENT_EMPTY) {
+			seg->slot = slot;
+			return seg;
+		}
+	}
+	pages = mem_realloc(s->pages, (s->n_pages + 1) * sizeof(s->pages[0]));
+	if (!pages)
+		return NULL;
+	s->pages = pages;
+	s->pages[s->n_pages] = mem_alloc(sizeof(struct segment_page));
+	if (!s->pages[s->n_pages])
+		return NULL;
+	s->n_pages++;
+	segments_at(v, n)->slot = n;
+	return segments_at(v, n);
+}
+
+struct segment *segments_add(struct volume *v, const struct store_segment *from,
+			     enum segment_state state)
+{
+	struct segments *s = &v->segments;
+	struct segment *seg;
+	uint32_t slot;
+
+	if ((s->n_used + 1) * 2 > s->hash_size && hash_rebuild(v, s->hash_size * 2) < 0)
+		return NULL;
+	seg = free_slot(v);
+	if (!seg)
+		return NULL;
+	slot = seg->slot;
+	memset(seg, 0, sizeof(*seg));
+	seg->slot = slot;
+	seg->id = from->id;
+	seg->generation = from->generation;
+	seg->stream = from->stream;
+	seg->state = (uint8_t)state;
+	seg->lent_at = v->sb.checkpoint;
+	*hash_slot(v, seg->id) = slot + 1;
+	s->n_used++;
+	v->stats.segments++;
+	if (state == SEGMENT_SPARE)
+		s->n_spare[seg->stream]++;
+	segments_mark_dirty(v, seg);
+	return seg;
+}
+
+void segments_remove(struct volume *v, struct segment *seg)
+{
+	if (seg->state == SEGMENT_SPARE)
+		v->segments.n_spare[seg->stream]--;
+	segments_mark_dirty(v, seg);
+	seg->state = SEGMENT_EMPTY;
+	v->segments.n_used--;
+	v->stats.segments--;
+}
+
+/* Taking away from open addressing means building anew: once for many. */
+void segments_rehash(struct volume *v)
+{
+	CHECK(hash_rebuild(v, v->segments.hash_size) == 0);
+}
+
+void segments_mark_dirty(struct volume *v, struct segment *seg)
+{
+	v->segments.pages[seg->slot / USAGE_SEGMENTS]->dirty = true;
+}
+
+/* ---- Lending ------------------------------------------------------------------------------------
+ */
+
+static uint32_t spares_wanted(const struct volume *v, enum store_stream stream)
+{
+	return stream == STORE_STREAM_USER ? v->segments.spares_user : SPARES_MAP;
+}
+
+/* The log had to wait for a segment: from now on more are lent at a time, until a checkpoint finds
+ * rest. */
+static void spares_more(struct volume *v)
+{
+	v->segments.spares_user = (uint32_t)min_u64(v->segments.spares_user * 2, SPARES_USER_MAX);
+}
+
+void segments_rest(struct volume *v)
+{
+	v->segments.spares_user = SPARES_USER;
+}
+
+struct segment *segments_take(struct volume *v, enum store_stream stream)
+{
+	struct segment *taken = NULL;
+
+	if (v->segments.n_spare[stream] > 0) {
+		for (uint32_t slot = 0; !taken && slot < v->segments.n_pages * USAGE_SEGMENTS;
+		     slot++) {
+			struct segment *seg = segments_at(v, slot);
+
+			if (seg->state == SEGMENT_SPARE && seg->stream == stream)
+				taken = seg;
+		}
+		CHECK(taken);
+		v->segments.n_spare[stream]--;
+		taken->state = SEGMENT_HEAD;
+		segments_mark_dirty(v, taken);
+	} else if (stream == STORE_STREAM_USER && v->segments.lending) {
+		spares_more(v);
+	}
+	segments_want(v, stream);
+	return taken;
+}
+
+void segments_want(struct volume *v, enum store_stream stream)
+{
+	struct segments *s = &v->segments;
+
+	if (s->n_spare[stream] * 2 > spares_wanted(v, stream) || s->lending || s->retrying ||
+	    v->failed)
+		return;
+	s->lending = true;
+	s->lend.loop = v->loop;
+	s->lend.done = lend_done;
+	s->lend.volume = v->id;
+	s->lend.incarnation = v->incarnation;
+	s->lend.stream = (uint8_t)stream;
+	s->lend.n = spares_wanted(v, stream) - s->n_spare[stream];
+	v->store->ops->lend(v->store, &s->lend);
+}
+
+static void lend_on_retry(struct io_op *op)
+{
+	struct volume *v = container_of(op, struct volume, segments.retry);
+
+	v->segments.retrying = false;
+	if (v->closing) {
+		volume_close_kick(v);
+		return;
+	}
+	segments_want(v, STORE_STREAM_MAP);
+	segments_want(v, STORE_STREAM_USER);
+	volume_kick(v);
+}
+
+static void lend_done(struct store_ctl *ctl)
+{
+	struct volume *v = container_of(ctl, struct volume, segments.lend);
+	struct segments *s = &v->segments;
+
+	s->lending = false;
+	s->lend_failed = ctl->error == -ENOSPC;
+	if (ctl->error && ctl->error != -ENOSPC) {
+		volume_fail(v, ctl->error);
+		return;
+	}
+	for (uint32_t i = 0; !ctl->error && i < ctl->n; i++)
+		if (!segments_add(v, &ctl->segments[i], SEGMENT_SPARE))
+			volume_fail(v, -ENOMEM);
+	/* Space may come back, by trims and by other volumes: ask again, in a while. */
+	volume_close_kick(v);
+	if (ctl->error && !s->retrying && !v->closing) {
+		s->retrying = true;
+		s->retry.done = lend_on_retry;
+		io_timer(v->loop, &s->retry, LEND_RETRY);
+	}
+	if (!ctl->error) {
+		segments_want(v, STORE_STREAM_USER);
+		segments_want(v, STORE_STREAM_MAP);
+	}
+	checkpoint_space_kick(v);
+	volume_kick(v);
+}
+
+bool segments_out_of_space(const struct volume *v, enum store_stream stream)
+{
+	return v->segments.n_spare[stream] == 0 && v->segments.lend_failed && !v->segments.lending;
+}
+
+/* ---- Accounting ---------------------------------------------------------------------------------
+ */
+
+static void add_to(uint32_t *counter, int64_t bytes)
+{
+	int64_t now = (int64_t)*counter + bytes;
+
+	CHECK(now >= 0);
+	*counter = (uint32_t)now;
+}
+
+void segments_live(struct volume *v, uint64_t id, int64_t bytes)
+{
+	struct segment *seg = segments_find(v, id);
+
+	CHECK(seg);
+	add_to(&seg->live, bytes);
+	segments_mark_dirty(v, seg);
+}
+
+void segments_live_active(struct volume *v, uint64_t id, int64_t bytes)
+{
+	struct segment *seg = segments_find(v, id);
+
+	CHECK(seg);
+	add_to(&seg->live_active, bytes);
+}
+
+void segments_freeze(struct volume *v)
+{
+	for (uint32_t slot = 0; slot < v->segments.n_pages * USAGE_SEGMENTS; slot++) {
+		struct segment *seg = segments_at(v, slot);
+
+		if (seg->state == SEGMENT_EMPTY || seg->live_active == 0)
+			continue;
+		seg->live += seg->live_active;
+		seg->live_active = 0;
+		segments_mark_dirty(v, seg);
+	}
+}
+
+/* ---- Freeing ------------------------------------------------------------------------------------
+ */
+
+static bool pin_needs(const struct volume *v, const struct segment *seg)
+{
+	for (int i = 0; i < SUPERBLOCK_PINS; i++) {
+		uint64_t pin = v->sb.pins[i].checkpoint;
+
+		if (pin != 0 && seg->lent_at < pin && seg->dead_at > pin)
+			return true;
+	}
+	return false;
+}
+
+static bool is_dead(const struct segment *seg, uint64_t sequence)
+{
+	return seg->state == SEGMENT_CLOSED && seg->live == 0 && seg->live_active == 0 &&
+	       seg->newest <= sequence;
+}
+
+bool segments_reap(struct volume *v, uint64_t number, uint64_t sequence)
+{
+	bool later = false;
+
+	for (uint32_t slot = 0; slot < v->segments.n_pages * USAGE_SEGMENTS; slot++) {
+		struct segment *seg = segments_at(v, slot);
+
+		if (!is_dead(seg, sequence))
+			continue;
+		if (seg->dead_at == 0)
+			seg->dead_at = number;
+		if (seg->dead_at < number && seg->users == 0 && !pin_needs(v, seg))
+			segments_release(v, seg);
+		else if (!pin_needs(v, seg))
+			later = true;
+	}
+	segments_free_kick(v);
+	return later;
+}
+
+void segments_release(struct volume *v, struct segment *seg)
+{
+	CHECK(seg->users == 0);
+	if (seg->state == SEGMENT_SPARE)
+		v->segments.n_spare[seg->stream]--;
+	seg->state = SEGMENT_FREEING;
+}
+
+void segments_free_kick(struct volume *v)
+{
+	struct store_ctl *ctl = &v->segments.freeing;
+
+	if (v->segments.free_busy || v->read_only)
+		return;
+	ctl->n = 0;
+	for (uint32_t slot = 0; slot < v->segments.n_pages * USAGE_SEGMENTS; slot++) {
+		struct segment *seg = segments_at(v, slot);
+
+		if (seg->state != SEGMENT_FREEING || ctl->n == STORE_LEND_MAX)
+			continue;
+		ctl->segments[ctl->n].id = seg->id;
+		ctl->segments[ctl->n++].generation = seg->generation;
+	}
+	if (ctl->n == 0)
+		return;
+	v->segments.free_busy = true;
+	ctl->loop = v->loop;
+	ctl->done = free_done;
+	ctl->volume = v->id;
+	v->store->ops->free(v->store, ctl);
+}
+
+static void free_done(struct store_ctl *ctl)
+{
+	struct volume *v = container_of(ctl, struct volume, segments.freeing);
+
+	v->segments.free_busy = false;
+	for (uint32_t i = 0; i < ctl->n; i++)
+		segments_remove(v, segments_find(v, ctl->segments[i].id));
+	segments_rehash(v);
+	/* A store that can't free has failed: the segments stay its own, and the next open finds
+	 * them. */
+	if (ctl->error)
+		volume_fail(v, ctl->error);
+	segments_free_kick(v);
+	volume_close_kick(v);
+}

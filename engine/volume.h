@@ -1,0 +1,381 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the files of engine/ share. A volume's parts, each with the file that owns it:
+ *
+ *   engine.c      pools, the turn hook, submit          log.c         records: build, append,
+ * publish, sync write.c       write, zero, trim; sub-block edges    read.c        reads, block
+ * status map.c         index pages, leaves and their cache   overlay.c     changes since the last
+ * checkpoint segments.c    lending, accounting, freeing          checkpoint.c  overlay -> leaves ->
+ * superblock recover.c     open: superblock, map, replay         volume.c      create, close,
+ * resize, pins check.c       the full walk
+ */
+#ifndef ENGINE_VOLUME_H
+#define ENGINE_VOLUME_H
+
+#include "base/mem.h"
+#include "engine/engine.h"
+#include "engine/overlay.h"
+
+/* ---- Bounds
+ * --------------------------------------------------------------------------------------- */
+
+#define RECORDS_IN_FLIGHT                                                                          \
+	4 /* of a volume: enough to keep a disk busy, few enough to let groups form */
+#define READ_IO_BLOCKS   64 /* one read of the store: 256 KiB */
+#define SPARES_USER      2  /* segments lent ahead, so that the log seldom waits */
+#define SPARES_USER_MAX  32 /* when it did wait */
+#define SPARES_MAP       1
+#define RANGES_MAX       2048 /* large trims in an overlay before a checkpoint must come */
+#define RANGE_BLOCKS_MIN 16   /* smaller trims are entries */
+/* The most entries that one record puts into an overlay. */
+#define RECORD_ENTRIES_MAX (RECORD_BLOCKS_MAX + RECORD_RUNS_MAX * (RANGE_BLOCKS_MIN - 1))
+#define MAP_OUT_BYTES      (512 * 1024) /* a buffer of blobs on their way to the map stream */
+
+/* ---- The loop's engine
+ * ---------------------------------------------------------------------------- */
+
+struct engine {
+	struct io_loop *loop;
+	struct store *store;
+	struct engine_config config;
+	struct pool *ops;         /* struct op */
+	struct pool *records;     /* struct record */
+	struct pool *read_ios;    /* struct read_io */
+	struct pool *blocks;      /* 4 KiB: edges and bounces */
+	struct pool *leaves;      /* struct leaf */
+	struct pool *blobs;       /* BLOB_BUFFER: leaves on their way in */
+	struct list incoming;     /* requests that came since the last turn, or wait for an op */
+	struct list kicked;       /* volumes with something to do */
+	struct list starved;      /* ops that wait for a read_io or a block */
+	struct list leaf_lru;     /* resident leaves, the least recently used first */
+	struct list leaf_starved; /* waits for a leaf or a blob buffer */
+	struct io_hook hook;
+	uint32_t n_volumes;
+};
+
+#define BLOB_BUFFER (40 * 1024)
+_Static_assert(LEAF_BYTES_MAX + 2 * 4096 <= BLOB_BUFFER, "a leaf and the rest of its sectors fit");
+_Static_assert(INDEX_BYTES_MAX + 2 * 4096 <= BLOB_BUFFER, "an index page, too");
+
+/* ---- Segments (segments.c)
+ * ------------------------------------------------------------------------ */
+
+enum segment_state { SEGMENT_EMPTY, SEGMENT_SPARE, SEGMENT_HEAD, SEGMENT_CLOSED, SEGMENT_FREEING };
+
+struct segment {
+	uint64_t id;
+	uint32_t generation;
+	uint8_t stream;
+	uint8_t state;
+	uint32_t tail; /* bytes reserved so far */
+	uint32_t live; /* bytes that leaves, the frozen overlay or, for the map stream, references
+			  hold */
+	uint32_t live_active; /* bytes that the active overlay holds */
+	uint32_t users;       /* reads and appends in flight */
+	uint32_t slot;
+	uint64_t newest;  /* sequence of the newest record in it */
+	uint64_t lent_at; /* number of the checkpoint that was newest when it was lent */
+	uint64_t
+	    dead_at; /* number of the first checkpoint that refers to nothing in it; 0: alive */
+};
+
+struct segment_page {
+	struct segment segments[USAGE_SEGMENTS];
+	struct blob_ref ref; /* of the usage page on disk */
+	bool dirty;
+};
+
+struct segments {
+	struct segment_page **pages;
+	uint32_t n_pages;
+	uint32_t n_used;
+	uint32_t *hash; /* slot + 1, open addressing by id */
+	uint32_t hash_size;
+	uint32_t n_spare[5];  /* by stream */
+	uint32_t spares_user; /* how many to hold ready */
+	struct store_ctl lend;
+	bool lending;
+	bool lend_failed; /* the last answer was -ENOSPC */
+	struct store_ctl freeing;
+	bool free_busy;
+	struct io_op retry;
+	bool retrying;
+};
+
+/* ---- The map (map.c)
+ * ------------------------------------------------------------------------------ */
+
+enum leaf_state { LEAF_LOADING, LEAF_READY };
+
+struct leaf {
+	struct volume *volume;
+	uint64_t number;
+	enum leaf_state state;
+	uint32_t pins; /* not to be evicted */
+	struct list lru;
+	struct list waiters; /* struct leaf_wait */
+	uint8_t *buffer;
+	struct segment *segment;
+	uint32_t skip;
+	struct store_io io;
+	struct leaf_content content;
+};
+
+/* Somebody who waits for a leaf. `wake` runs from the loop, with 0 or -EIO. */
+struct leaf_wait {
+	void (*wake)(struct leaf_wait *wait, int error);
+	struct list link;
+	struct volume *volume;
+	uint64_t number;
+};
+
+struct index_page {
+	struct blob_ref refs[INDEX_LEAVES];
+	struct leaf *leaves[INDEX_LEAVES];
+	struct blob_ref self;
+	bool dirty;
+};
+
+/* ---- Requests
+ * ------------------------------------------------------------------------------------- */
+
+enum op_kind { OP_READ, OP_WRITE, OP_ZERO, OP_TRIM, OP_RESIZE, OP_FLUSH, OP_STATUS };
+
+struct op {
+	struct volume *volume;
+	struct block_req *req; /* NULL: RESIZE */
+	struct volume_op *volume_op;
+	enum op_kind kind;
+	int error;
+	struct list link; /* whichever queue it is on */
+	struct list lock; /* volume's locks */
+	struct leaf_wait wait;
+	uint64_t first; /* blocks, outward from the request's bytes (TRIM: inward) */
+	uint64_t end;
+	uint64_t next;     /* first block not yet started */
+	uint32_t parts;    /* records or reads not yet done, plus one while starting */
+	uint64_t sequence; /* newest record that holds a part; FLUSH: what must be durable */
+	/* Edges: blocks of a WRITE or ZERO that the request covers in part. */
+	uint8_t *head;
+	uint8_t *tail;
+	bool locked;
+	bool parked; /* on the engine's starved list */
+};
+
+/* One read of the store on behalf of an op. */
+struct read_io {
+	struct op *op;
+	struct store_io io;
+	struct segment *segment;
+	uint64_t lba;
+	uint32_t blocks;
+	uint8_t *buf;       /* where the bytes go */
+	uint8_t *bounce;    /* from the pool, or NULL */
+	uint32_t copy_from; /* bounce: bytes [copy_from, copy_from + copy_len) go to copy_to */
+	uint32_t copy_len;
+	uint8_t *copy_to;
+	uint32_t sums[READ_IO_BLOCKS];
+};
+
+/* ---- The log (log.c)
+ * ------------------------------------------------------------------------------ */
+
+struct record {
+	struct volume *volume;
+	struct list link; /* in flight, in log order */
+	struct store_io io;
+	bool completed;
+	int error;
+	struct segment *segment;
+	struct record_header h;
+	uint32_t n_ops;
+	uint32_t n_iov;
+	struct run runs[RECORD_RUNS_MAX];
+	struct op *ops[RECORD_RUNS_MAX]; /* each op once */
+	uint32_t sums[RECORD_BLOCKS_MAX];
+	struct iovec iov[RECORD_BLOCKS_MAX + 1];
+	/* Page-aligned by the pool's stride: see engine_new. */
+	uint8_t header[RECORD_HEADER_MAX] __attribute__((aligned(4096)));
+};
+
+/* Somebody who waits for a checkpoint. `done` runs from the loop, with 0 or a negative errno. */
+struct checkpoint_wait {
+	struct list link;
+	void (*done)(struct checkpoint_wait *wait, int error);
+	bool clean; /* mark the superblock as cleanly closed */
+	int pin;    /* slot of superblock.pins to set to this checkpoint; -1: none */
+	bool unpin; /* clear that slot instead */
+};
+
+struct volume {
+	struct block_dev dev;
+	struct engine *engine;
+	struct store *store;
+	struct io_loop *loop;
+	struct id id;
+	bool read_only;
+	bool closing;
+	int failed;     /* 0, or the error that stopped the log */
+	bool log_ended; /* a record failed: none after it is published */
+	struct list kick;
+	uint64_t pending_size; /* newest size in the log */
+
+	/* Log. */
+	struct list write_queue; /* ops that wait for a record */
+	struct list blocked;     /* writes that wait for an edge's lock, first come first */
+	struct list locks;       /* ops whose edges are locked */
+	struct list in_flight;   /* records */
+	uint32_t n_in_flight;
+	struct segment *head;
+	uint64_t incarnation;
+	uint64_t reserved;  /* newest sequence given to a record */
+	uint64_t published; /* newest sequence published */
+	uint64_t durable;   /* newest sequence known durable */
+	uint32_t last_sum;  /* of the newest reserved header */
+	uint32_t published_sum;
+	uint64_t published_segment; /* where the newest published record ends */
+	uint32_t published_end;
+	uint64_t log_bytes;       /* since the last freeze */
+	struct list sync_waiters; /* ops */
+	struct store_io sync_io;
+	uint64_t syncing; /* sequence that the running sync will make durable */
+	bool sync_running;
+
+	/* Map. */
+	struct overlay active;
+	struct overlay frozen;
+	struct index_page **index;
+	uint32_t n_index;
+	struct segments segments;
+	struct segment *map_head;
+
+	/* Checkpoint. */
+	struct checkpoint *checkpoint;  /* under way, or NULL */
+	struct superblock sb;           /* as it is on disk */
+	uint64_t sb_version;            /* of the store's object */
+	struct list checkpoint_waiters; /* struct checkpoint_wait */
+	struct io_op idle;
+	bool idle_armed;
+	uint64_t last_write; /* io_now */
+	struct blob_ref
+	    *old_usage; /* pages of the checkpoint that was opened, until the next one */
+	uint32_t n_old_usage;
+	bool reap_later; /* dead segments wait for one more checkpoint */
+	struct volume_op *close_op;
+	int close_state;
+	struct checkpoint_wait close_wait;
+
+	struct store_ctl object;
+	struct volume_stats stats;
+};
+
+/* engine.c */
+void engine_submit(struct block_dev *dev, struct block_req *req);
+void volume_kick(struct volume *v); /* its work is looked at in this turn */
+struct op *op_get(struct volume *v, enum op_kind kind);
+void op_done(struct op *op); /* answers with op->error and frees */
+uint8_t *block_get(struct engine *e);
+void block_put(struct engine *e, uint8_t *block);
+/* The op goes on by read_step when a pooled object is back. */
+void op_starve(struct op *op);
+void volume_fail(struct volume *v, int error);
+
+/* write.c */
+void write_start(struct op *op);
+void write_edges_read(struct op *op); /* both edges are there: merge and queue */
+/* The op is in a record now: its edges are free for others. */
+void write_sequenced(struct op *op);
+void write_retry_blocked(struct volume *v);
+
+/* read.c */
+void read_start(struct op *op);
+void read_step(struct op *op);
+void status_start(struct op *op);
+
+/* log.c */
+void log_run(struct volume *v); /* builds and appends what it may */
+void log_fail_queued(struct volume *v, int error);
+void log_wait_durable(struct op *op); /* op->sequence */
+/* Somebody's sync made everything up to `sequence` durable. */
+void log_durable(struct volume *v, uint64_t sequence);
+/* Makes sure that publishing what is in flight, and one more record, can't fail. */
+int log_reserve_overlay(struct volume *v, struct overlay *o);
+bool log_is_quiet(const struct volume *v);
+/* Applies one record to the overlay: by publishing, and by replay. */
+void log_apply(struct volume *v, const struct record_header *h, const struct run *runs,
+	       const uint32_t *sums, struct segment *segment);
+
+/* map.c */
+int map_init(struct volume *v, uint64_t size);
+void map_free(struct volume *v);
+int map_resize(struct volume *v, uint64_t size);
+/* What the block is now: 0, or -EAGAIN: its leaf must be loaded first. */
+int map_get(struct volume *v, uint64_t lba, struct entry *ret_entry);
+/* As map_get, and how many blocks from lba on, at most n, surely share a ZERO or INHERIT state
+ * without a look at each (at least 1). */
+int map_get_run(struct volume *v, uint64_t lba, uint64_t n, struct entry *ret_entry,
+		uint64_t *ret_n);
+struct index_page *map_index_page(struct volume *v, uint64_t leaf_number); /* NULL: none */
+struct index_page *map_index_page_make(struct volume *v, uint64_t leaf_number);
+/* Loads the leaf of wait->number; the caller has seen that it is not resident. */
+void leaf_load(struct volume *v, uint64_t number, struct leaf_wait *wait);
+/* The resident leaf, or NULL. */
+struct leaf *leaf_resident(struct volume *v, uint64_t number);
+/* An empty READY leaf, resident and pinned once; NULL when no memory can be made free now. */
+struct leaf *leaf_make(struct volume *v, uint64_t number);
+void leaf_drop(struct leaf *leaf);
+void leaf_feed_starved(struct engine *e);
+
+/* segments.c */
+int segments_init(struct volume *v);
+void segments_free(struct volume *v);
+struct segment *segments_add(struct volume *v, const struct store_segment *s,
+			     enum segment_state state);
+void segments_remove(struct volume *v, struct segment *s);
+struct segment *segments_find(const struct volume *v, uint64_t id);
+struct segment *segments_at(const struct volume *v, uint32_t slot);
+/* A spare of that stream becomes a head; NULL: none yet (more are asked for; volume_kick follows).
+ */
+struct segment *segments_take(struct volume *v, enum store_stream stream);
+/* Sees to it that spares are there or asked for. */
+void segments_want(struct volume *v, enum store_stream stream);
+bool segments_out_of_space(const struct volume *v, enum store_stream stream);
+/* Bytes appear or vanish in an entry's segment. */
+void segments_live(struct volume *v, uint64_t id, int64_t bytes);
+void segments_live_active(struct volume *v, uint64_t id, int64_t bytes);
+void segments_mark_dirty(struct volume *v, struct segment *s);
+/* The freeze: what the active overlay held is now the frozen one's. */
+void segments_freeze(struct volume *v);
+/* After checkpoint `number` (whose sequence is `sequence`) is durable: marks the dead, frees what
+ * no durable root, pin or reader needs. True if some wait for a later checkpoint. */
+bool segments_reap(struct volume *v, uint64_t number, uint64_t sequence);
+/* Frees by hand what recovery found to be nobody's. */
+void segments_release(struct volume *v, struct segment *s);
+void segments_free_kick(struct volume *v);
+/* The volume was idle for a while: few spares will do. */
+void segments_rest(struct volume *v);
+void segments_rehash(struct volume *v); /* after segments_remove */
+
+/* checkpoint.c */
+/* A checkpoint that covers all that is published now; joins none that is under way, but follows it.
+ */
+void checkpoint_request(struct volume *v, struct checkpoint_wait *wait);
+/* Starts one if it is time: called each time something was published, and by the idle timer. */
+void checkpoint_consider(struct volume *v);
+bool checkpoint_must_wait(const struct volume *v); /* writes wait: the overlay is too far ahead */
+void checkpoint_idle_arm(struct volume *v);
+bool checkpoint_is_needed(const struct volume *v);
+
+/* Somebody who slept for space may look again. */
+void checkpoint_space_kick(struct volume *v);
+
+/* volume.c */
+/* Swaps the superblock for the next version; `done` gets &v->object. */
+void superblock_swap(struct volume *v, const struct superblock *sb,
+		     void (*done)(struct store_ctl *ctl));
+/* If the volume is closing, looks whether all has come to rest. */
+void volume_close_kick(struct volume *v);
+void volume_free(struct volume *v);
+struct volume *volume_alloc(struct engine *e, struct id id);
+
+#endif

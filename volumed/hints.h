@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What to try on a running daemon, as lines that can be pasted into a shell (volumed --hints).
+ */
+#ifndef VOLUMED_HINTS_H
+#define VOLUMED_HINTS_H
+
+#include "volumed/sockets.h"
+
+/* On standard output, for these sockets and the daemon's first volume. */
+void hints_print(const struct listeners *listeners);
+
+#endif

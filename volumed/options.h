@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The command line as a struct.
+ */
+#ifndef VOLUMED_OPTIONS_H
+#define VOLUMED_OPTIONS_H
+
+#include "base/log.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define OPTIONS_LISTEN_MAX  16
+#define OPTIONS_THREADS_MAX 256
+
+enum options_mode {
+	MODE_SERVE,
+	MODE_STDIO, /* one connection on stdin and stdout */
+	MODE_CHECK, /* walk the store read-only */
+};
+
+struct options {
+	enum options_mode mode;
+	const char *data_dir;
+	const char *store; /* NULL: DIR/store */
+	uint64_t store_max_size;
+	uint64_t volume_size; /* of the first volume */
+	const char *listen[OPTIONS_LISTEN_MAX];
+	unsigned n_listen;
+	bool allow_remote;
+	unsigned threads;
+	bool hints;
+	enum log_level log_level;
+};
+
+/* Takes main's arguments. On bad ones it says what is wrong and exits with 2; --help and --version
+ * exit with 0. The strings stay in argv. */
+void options_parse(int argc, char **argv, struct options *ret_options);
+
+#endif

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The ids of all volumes in a store: its objects that bear a volume's name.
+ */
+#ifndef VOLUMED_VOLUME_LIST_H
+#define VOLUMED_VOLUME_LIST_H
+
+#include "base/err.h"
+#include "store/store.h"
+
+#define VOLUME_LIST_MAX 64 /* as many as a daemon without a catalog serves */
+
+struct volume_list {
+	struct io_loop *loop;
+	struct store *store;
+	void (*done)(struct volume_list *list);
+	struct err err; /* code 0: ids are set */
+	unsigned n;
+	struct id ids[VOLUME_LIST_MAX]; /* in the order of their ids */
+
+	struct store_ctl ctl;
+};
+
+/* Asynchronous on list->loop. More than VOLUME_LIST_MAX is -E2BIG. */
+void volume_list_get(struct volume_list *list);
+
+#endif
