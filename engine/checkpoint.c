@@ -93,6 +93,12 @@ void checkpoint_idle_arm(struct volume *v)
 	io_timer(v->loop, &v->idle, v->engine->config.checkpoint_idle_ns);
 }
 
+void checkpoint_for_space(struct volume *v)
+{
+	if (!v->checkpoint && !v->failed && checkpoint_is_needed(v))
+		checkpoint_start(v);
+}
+
 void checkpoint_request(struct volume *v, struct checkpoint_wait *wait)
 {
 	list_add_tail(&v->checkpoint_waiters, &wait->link);

@@ -213,6 +213,16 @@ class StructuredReplies(Requests, Case):
         self.assertEqual(self.nbd.error(STATUS, 0, 512), EINVAL)
 
 
+def merged(extents):
+    """Neighbours with the same flags become one: a server need not do so."""
+    result = []
+    for length, flags in extents:
+        if result and result[-1][1] == flags:
+            length += result.pop()[0]
+        result.append((length, flags))
+    return result
+
+
 class BlockStatus(Case):
     def setUp(self):
         self.nbd = self.into(structured=True, contexts=["base:allocation"])
@@ -221,7 +231,7 @@ class BlockStatus(Case):
     def test_extents(self):
         """Data and holes, in order, none empty, their sum as long as was asked for."""
         self.assertEqual(self.nbd.write(4 * MiB, pattern(MiB)), 0)
-        extents = self.nbd.call(STATUS, 0, 16 * MiB).extents
+        extents = merged(self.nbd.call(STATUS, 0, 16 * MiB).extents)
         self.assertEqual(extents, [(4 * MiB, 3), (MiB, 0), (11 * MiB, 3)])
 
     def test_req_one(self):
@@ -242,7 +252,7 @@ class BlockStatus(Case):
             extents = self.nbd.call(STATUS, at, 600 * 8192 - at).extents
             at += sum(length for length, _ in extents)
             seen += extents
-        self.assertEqual(seen, [(4096, 0), (4096, 3)] * 600)
+        self.assertEqual(merged(seen), [(4096, 0), (4096, 3)] * 600)
 
     def test_bad_range_einval(self):
         """Past the end, nothing, or across sectors."""

@@ -236,7 +236,7 @@ static void not_negotiated(void **state)
 	CHECK_TABLE(fast, &slow, 0);
 }
 
-/* A read-only device: EPERM for writers, even past its end. */
+/* A read-only device or export: EPERM for writers, even past its end. */
 static void read_only(void **state)
 {
 	static const struct row rows[] = {
@@ -245,9 +245,12 @@ static void read_only(void **state)
 	    {NBD_CMD_WRITE, 0, 0, 512, NBD_EPERM}, {NBD_CMD_WRITE, 0, SIZE, 512, NBD_EPERM},
 	    {NBD_CMD_TRIM, 0, 0, 512, NBD_EPERM},  {NBD_CMD_WRITE_ZEROES, 0, 0, 512, NBD_EPERM},
 	};
+	static const struct nbd_terms by_name = {
+	    .flags = ALL | NBD_FLAG_READ_ONLY, .structured = true, .allocation = true};
 
 	(void)state;
 	CHECK_TABLE(rows, &full, BLOCK_DEV_READ_ONLY);
+	CHECK_TABLE(rows, &by_name, 0);
 }
 
 /* Errors of the device become one of NBD's; never ESHUTDOWN, which QEMU hands to its guest. */
