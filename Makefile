@@ -37,7 +37,7 @@ LIBS_REAL := -luring $(LIBS_CORE)
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 UNIT_BINS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT))
 SIMT_BINS := $(patsubst tests/sim/%.c,$(BUILD)/tests/sim_%,$(SIMT))
-SCRIPTS   := $(wildcard tests/*/test_*.sh tests/*/test_*.py)
+SCRIPTS   := $(wildcard tests/*/test_*.sh tests/e2e/test_*.py)
 .DEFAULT_GOAL := all
 # What a folder brings of its own: programs, and targets for `make help`.
 -include $(wildcard */rules.mk tests/*/rules.mk)
@@ -100,17 +100,18 @@ check: ## Set up, build, and run the tests: unit, simulator, fuzz (short), end t
 	@scripts/setup.sh build test
 	@$(SUBMAKE) tests
 	@$(if $(CHECK_SANITIZERS),$(SUBMAKE) MODE=asan tests)
-	@MODE=$(MODE) VOLUMED=$(BIN)/volumed NBD_RAM=$(NBD_RAM) scripts/check.sh $(TEST_BINS) \
-		$(if $(CHECK_SANITIZERS),$(subst $(BUILD)/,build/asan/,$(TEST_BINS))) $(SCRIPTS)
+	@MODE=$(MODE) VOLUMED=$(BIN)/volumed scripts/check.sh $(TEST_BINS) \
+		$(if $(CHECK_SANITIZERS),$(subst $(BUILD)/,build/asan/,$(TEST_BINS))) $(SCRIPTS) \
+		'tests/nbd/check $(NBD_RAM)'
 
 SOAK_SEEDS ?= 5000
 SOAK_FUZZ_SECONDS ?= 600
 soak: ## The long tests: thousands of simulator seeds, 200 kill rounds, ten minutes a fuzzer
 	@scripts/setup.sh build test fuzz
 	@$(SUBMAKE) tests fuzzers
-	@MODE=$(MODE) VOLUMED=$(BIN)/volumed NBD_RAM=$(NBD_RAM) SOAK=1 SIM_SEEDS=$(SOAK_SEEDS) \
+	@MODE=$(MODE) VOLUMED=$(BIN)/volumed SOAK=1 SIM_SEEDS=$(SOAK_SEEDS) \
 		KILL_ROUNDS=200 FUZZ_SECONDS=$(SOAK_FUZZ_SECONDS) CHECK_TIMEOUT=14400 \
-		scripts/check.sh $(TEST_BINS) $(LIBFUZZER) $(SCRIPTS)
+		scripts/check.sh $(TEST_BINS) $(LIBFUZZER) $(SCRIPTS) 'tests/nbd/check $(NBD_RAM)'
 
 check-asan: ## The tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) --no-print-directory MODE=asan check

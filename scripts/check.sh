@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Runs test programs and prints each one's result, the output of those that fail, and at the end a
 # line "N passed, N failed". Arguments: cmocka programs, fuzz targets (fuzz_*, under libFuzzer in
-# build/fuzz), and scripts. A program counts by its TAP lines ("ok", "not ok") or by what Python's
+# build/fuzz), and scripts, each perhaps with its arguments in the same word. A program counts by its TAP lines ("ok", "not ok") or by what Python's
 # unittest prints at the end; one that dies, hangs, or runs fewer tests than it planned has failed.
 # Two run at a time.
 #
@@ -32,15 +32,15 @@ run_one() {
 	elif [[ $name == fuzz_* ]]; then
 		command+=("${FUZZ_RUNS:-200000}" "tests/fuzz/corpus/${name#fuzz_}"/*)
 	fi
-	[[ $program == *.py ]] && command=(/usr/bin/python3 "$program")
 	timeout --kill-after=10 "$limit" "${command[@]}" >"$log.log" 2>&1 </dev/null
 	echo $? >"$log.tmp"
 	mv "$log.tmp" "$log.status"
 }
 
-# Prints "passed failed skipped" of the run whose files begin with $1.
+# Prints "passed failed skipped" of the run whose files begin with $1. $2 is 1 if it prints no count
+# of its own.
 count() {
-	awk -v status="$(cat "$1.status")" '
+	awk -v status="$(cat "$1.status")" -v counts_as_one="$2" '
 		/^1\.\.[0-9]+/ { split($0, plan, "[.][.]"); planned += plan[2] }
 		/^Ran [0-9]+ tests? in / { passed += $2 }
 		/^(FAILED|OK) \(/ {
@@ -61,8 +61,10 @@ count() {
 			seen = passed + failed + skipped
 			if (seen < planned)
 				failed += planned - seen
-			if (seen == 0 && planned == 0 && status == 0)
+			if (seen == 0 && planned == 0 && status == 0 && counts_as_one)
 				passed = 1
+			else if (seen == 0)
+				failed = planned ? planned : 1
 			if (status != 0 && failed == 0)
 				failed = 1
 			print passed + 0, failed + 0, skipped + 0
@@ -73,9 +75,10 @@ passed=0
 failed=0
 skipped=0
 report() {
-	local program=$1 log=$2 p f s note=
+	local program=$1 log=$2 one=0 p f s note=
 
-	read -r p f s < <(count "$log")
+	[[ $program == */fuzz_* ]] && one=1
+	read -r p f s < <(count "$log" $one)
 	passed=$((passed + p))
 	failed=$((failed + f))
 	skipped=$((skipped + s))
