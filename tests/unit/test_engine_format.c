@@ -182,7 +182,7 @@ static void pages_round_trip(void **state)
 	static struct usage_entry got_usage[USAGE_SEGMENTS];
 	struct root_content root = {
 	    .checkpoint = 5, .sequence = 6, .size = 1 << 20, .n_index = 1, .n_usage = 1};
-	struct blob_ref ref;
+	struct blob_ref ref = {0};
 	uint32_t number;
 
 	(void)state;
