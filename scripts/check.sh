@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Runs test programs and prints each one's result, the output of those that fail, and at the end a
 # line "N passed, N failed". Arguments: cmocka programs, fuzz targets (fuzz_*, under libFuzzer in
-# build/fuzz), and scripts, each perhaps with its arguments in the same word. A program counts by its TAP lines ("ok", "not ok") or by what Python's
-# unittest prints at the end; one that dies, hangs, or runs fewer tests than it planned has failed.
-# Two run at a time.
+# build/fuzz), and scripts, perhaps with arguments in the same word. A program counts by its TAP
+# lines ("ok", "not ok") or by what Python's unittest prints at the end; one that dies, hangs, runs
+# no test or fewer than it planned has failed. Two run at a time.
 #
 #   CHECK_JOBS     how many run at a time (2)
 #   CHECK_TIMEOUT  seconds for one program (300)
@@ -20,10 +20,9 @@ export CMOCKA_MESSAGE_OUTPUT=TAP PYTHONDONTWRITEBYTECODE=1
 
 # Runs $1 with its output in $2.log and its exit status in $2.status.
 run_one() {
-	local program=$1 log=$2 command=("$1")
+	local program=$1 log=$2 name=${1##*/} command
 
-	local name=${program##*/}
-
+	read -ra command <<<"$program"
 	if [[ $program == build/fuzz/* ]]; then
 		mkdir -p "build/fuzz/corpus/$name"
 		command+=("-max_total_time=$fuzz_seconds" -timeout=10 -rss_limit_mb=1024
