@@ -69,9 +69,9 @@ struct daemon {
 	struct signals signals;
 	struct store_open store_open;
 	struct store *store;
-	struct volumes volumes;
 	struct export_table exports;
 	struct nbd_server *server;
+	struct volumes volumes;
 	struct pipes pipes;
 
 	struct io_op begin;
@@ -165,7 +165,22 @@ static void open_store(struct daemon *d)
 	store_local_open(&d->store_open);
 }
 
-/* Engines first, then the threads: what they do there begins with a message. */
+static int make_server(struct daemon *d)
+{
+	struct io_loop *loops[OPTIONS_THREADS_MAX];
+	struct nbd_config config = {
+	    .exports = &d->exports.exports,
+	    .loops = loops,
+	    .n_loops = d->n_homes,
+	};
+
+	for (unsigned i = 0; i < d->n_homes; i++)
+		loops[i] = d->homes[i].loop;
+	return nbd_server_new(&config, &d->server, &d->err);
+}
+
+/* Engines and the server have a part on each loop, so they come before the threads; what happens
+ * on those begins with a message. */
 static int start_homes(struct daemon *d)
 {
 	const struct engine_config config = {0};
@@ -178,6 +193,10 @@ static int start_homes(struct daemon *d)
 		if (r < 0)
 			return r;
 	}
+	export_table_init(&d->exports);
+	r = make_server(d);
+	if (r < 0)
+		return r;
 	for (unsigned i = 1; i < d->n_homes; i++) {
 		r = io_loop_start(d->homes[i].loop, &d->err);
 		if (r < 0)
@@ -205,7 +224,6 @@ static int fill_exports(struct daemon *d)
 	char description[EXPORT_DESCRIPTION_MAX];
 	int r;
 
-	export_table_init(&d->exports);
 	/* Who asks for the default never gets another disk than before. */
 	d->exports.no_default = !d->volumes.all[0].volume;
 	for (unsigned i = 0; i < d->volumes.n; i++) {
@@ -223,20 +241,6 @@ static int fill_exports(struct daemon *d)
 				       strerror(-r));
 	}
 	return 0;
-}
-
-static int make_server(struct daemon *d)
-{
-	struct io_loop *loops[OPTIONS_THREADS_MAX];
-	struct nbd_config config = {
-	    .exports = &d->exports.exports,
-	    .loops = loops,
-	    .n_loops = d->n_homes,
-	};
-
-	for (unsigned i = 0; i < d->n_homes; i++)
-		loops[i] = d->homes[i].loop;
-	return nbd_server_new(&config, &d->server, &d->err);
 }
 
 static int serve_listeners(struct daemon *d)
@@ -275,8 +279,6 @@ static int serve(struct daemon *d)
 {
 	int r = fill_exports(d);
 
-	if (r == 0)
-		r = make_server(d);
 	if (r < 0)
 		return r;
 	return d->options->mode == MODE_STDIO ? serve_stdio(d) : serve_listeners(d);
@@ -538,12 +540,12 @@ static void stop_on_signals(struct signals *signals)
 /* What is left once the main loop has ended; everything is quiet. */
 static void daemon_free(struct daemon *d)
 {
-	nbd_server_free(d->server);
 	pipes_close(&d->pipes);
 	for (unsigned i = 1; i <= d->n_threads; i++)
 		io_loop_stop(d->homes[i].loop);
 	for (unsigned i = 1; i <= d->n_threads; i++)
 		io_loop_join(d->homes[i].loop);
+	nbd_server_free(d->server);
 	for (unsigned i = 0; i < d->n_homes; i++)
 		engine_free(d->homes[i].engine);
 	for (unsigned i = 0; i < d->n_homes; i++)
