@@ -263,6 +263,7 @@ struct volume {
 	struct blob_ref
 	    *old_usage; /* pages of the checkpoint that was opened, until the next one */
 	uint32_t n_old_usage;
+	uint32_t holds;  /* of checkpoints */
 	bool reap_later; /* dead segments wait for one more checkpoint */
 	struct volume_op *close_op;
 	int close_state;
@@ -365,6 +366,9 @@ void segments_rehash(struct volume *v); /* after segments_remove */
 void checkpoint_request(struct volume *v, struct checkpoint_wait *wait);
 /* Starts one if it is time: called each time something was published, and by the idle timer. */
 void checkpoint_consider(struct volume *v);
+/* No checkpoint begins until as many releases as holds; none is under way now. */
+void checkpoint_hold(struct volume *v);
+void checkpoint_release(struct volume *v);
 bool checkpoint_must_wait(const struct volume *v); /* writes wait: the overlay is too far ahead */
 void checkpoint_idle_arm(struct volume *v);
 bool checkpoint_is_needed(const struct volume *v);
