@@ -210,6 +210,13 @@ struct checkpoint_wait {
 	bool unpin; /* clear that slot instead */
 };
 
+enum close_state {
+	CLOSE_NOT,
+	CLOSE_WAIT_LOG,        /* what is in flight ends */
+	CLOSE_WAIT_CHECKPOINT, /* the last one, which marks the superblock clean */
+	CLOSE_WAIT_REST,       /* timers, lending and freeing come to rest */
+};
+
 struct volume {
 	struct block_dev dev;
 	struct engine *engine;
@@ -266,7 +273,7 @@ struct volume {
 	uint32_t holds;  /* of checkpoints */
 	bool reap_later; /* dead segments wait for one more checkpoint */
 	struct volume_op *close_op;
-	int close_state;
+	enum close_state close_state;
 	struct checkpoint_wait close_wait;
 
 	struct store_ctl object;

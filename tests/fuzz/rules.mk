@@ -8,11 +8,13 @@ FUZZ_SECONDS ?= 60
 $(FUZZ_BINS): $(BUILD)/tests/%: $(BUILD)/obj/tests/fuzz/%.o \
               $(call obj,tests/fuzz/driver.c $(CORE) $(REAL))
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL)
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL)
 
 build/fuzz/%: tests/fuzz/%.c $(CORE) $(REAL)
 	@mkdir -p $(@D)
-	clang -std=c11 -g -O1 -I. -D_GNU_SOURCE -pthread -fsanitize=fuzzer,address,undefined \
+	$(call say,FUZZ)
+	$(Q)clang -std=c11 -g -O1 -I. -D_GNU_SOURCE -pthread -fsanitize=fuzzer,address,undefined \
 	      -fno-sanitize-recover=all -o $@ $^ $(LIBS_REAL)
 
 check-fuzz: $(FUZZ_BINS) ## every fuzz target, a fixed number of deterministic mutations

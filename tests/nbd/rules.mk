@@ -3,7 +3,8 @@ NBD_RAM := $(BUILD)/tests/nbd_ram
 
 $(NBD_RAM): $(call obj,tests/nbd/nbd_ram.c $(CORE) $(REAL))
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL)
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL)
 
 check-nbd: $(NBD_RAM) ## the NBD protocol tests, against nbd_ram
 	tests/nbd/check $(NBD_RAM)
