@@ -1,3 +1,4 @@
+#!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Peers that hang up, stall, crowd or flood; and how the server stops. One bad client never stops
 another."""
@@ -287,9 +288,9 @@ class Probes(Case):
 
 
 class Stop(unittest.TestCase):
+    only_ram = True
+
     def setUp(self):
-        if not Server.program:
-            self.skipTest("needs nbd_ram")
         self.server = Server()
         self.addCleanup(self.server.close)
 
@@ -404,3 +405,7 @@ class Stop(unittest.TestCase):
             said = process.stderr.read().decode()
             self.assertEqual(process.wait(TIMEOUT), 0)
         self.assertIn("stopped: connections 0 connected 1", said)
+
+
+if __name__ == "__main__":
+    main()
