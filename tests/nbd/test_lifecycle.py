@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Peers that hang up, stall, crowd or flood; and how the server stops. One bad client never stops
 another."""
+import random
 import signal
 import socket
 import struct
@@ -73,6 +74,44 @@ class HangUp(Case):
             client.send(bytes([byte]))
         client.lengths[5] = 0
         self.assertEqual(client.reply().error, 0)
+
+
+class Garbage(Case):
+    def test_mutated_conversations(self):
+        """Hundreds of conversations with wrong bytes in them: none stops the server, none leaves
+        anything behind."""
+        option = lambda kind, data=b"": b"IHAVEOPT" + struct.pack(">II", kind, len(data)) + data
+        whole = (struct.pack(">I", 3) + option(OPT_STRUCTURED_REPLY) + option(OPT_LIST) +
+                 option(OPT_SET_META, meta_data(self.export, ["base:allocation"])) +
+                 option(OPT_GO, go_data(self.export, [1, 2, 3])))
+        talk = (request(WRITE, 0, 1024, payload=pattern(1024)) + request(READ, 512, 8192, DF) +
+                request(STATUS, 0, MiB) + request(ZEROES, 0, MiB, NO_HOLE) + request(FLUSH) +
+                request(TRIM, 0, MiB) + request(CACHE, 0, 512) + request(DISC))
+        rng = random.Random(3)
+        for _ in range(600):
+            stream = bytearray(whole + talk)
+            # Most mistakes after the handshake: otherwise few get beyond it.
+            first = 0 if rng.random() < 0.3 else len(whole)
+            for _ in range(rng.randrange(1, 4)):
+                at = rng.randrange(first, len(stream))
+                kind = rng.randrange(3)
+                if kind == 0:
+                    stream[at] ^= 1 << rng.randrange(8)
+                elif kind == 1:
+                    stream[at] = rng.choice((0, 1, 0x7f, 0x80, 0xff))
+                else:
+                    del stream[at:at + rng.randrange(1, 8)]
+            client = self.client(rng.choice(self.addresses))
+            client.sock.settimeout(5)
+            try:
+                client.send(stream)
+                client.sock.shutdown(socket.SHUT_WR)
+                while client.sock.recv(1 << 20):
+                    pass
+            except (ConnectionError, OSError) as error:
+                self.assertNotIsInstance(error, TimeoutError, "the server neither answers nor ends")
+            client.close()
+        self.assert_serves()
 
 
 class Crowd(Case):
