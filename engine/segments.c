@@ -228,6 +228,7 @@ static void lend_on_retry(struct io_op *op)
 		volume_close_kick(v);
 		return;
 	}
+	checkpoint_for_space(v);
 	segments_want(v, STORE_STREAM_MAP);
 	segments_want(v, STORE_STREAM_USER);
 	volume_kick(v);
@@ -282,7 +283,10 @@ void segments_live(struct volume *v, uint64_t id, int64_t bytes)
 {
 	struct segment *seg = segments_find(v, id);
 
-	CHECK(seg);
+	if (!seg) { /* a map entry that leads nowhere: nothing may be built on it */
+		volume_fail(v, -EUCLEAN);
+		return;
+	}
 	add_to(&seg->live, bytes);
 	segments_mark_dirty(v, seg);
 }
