@@ -13,6 +13,7 @@
  * is formatted again, and one after it a store.
  */
 #include "base/mem.h"
+#include "base/size.h"
 #include "store/local_load.h"
 
 #include <errno.h>
@@ -54,6 +55,7 @@ static int open_foreign(struct opening *o);
 static enum open_state open_judge_head(struct opening *o);
 static int super_choose(struct opening *o, const int errors[2], struct format_super supers[2]);
 static int open_check_super(struct opening *o);
+static uint64_t size_limit(const struct opening *o);
 static int open_judge_tail(struct opening *o);
 static void open_format(struct opening *o);
 static int open_groups(struct opening *o);
@@ -180,7 +182,7 @@ static int open_file(struct opening *o)
 	l->super.segment_size = (uint32_t)segment_size;
 	l->pool_segments = c->pool_segments ? c->pool_segments : LOCAL_POOL_SEGMENTS;
 	if (io_file_open(o->path, flags, &l->file, o->err) < 0)
-		return err_wrap(o->err, "store %s", o->path);
+		return err_wrap(o->err, "store");
 	io_file_info(l->file, &l->file_info);
 	if (l->file_info.size > 0 && l->file_info.size < FORMAT_HEAD_SIZE)
 		return err_set(o->err, -EMEDIUMTYPE,
@@ -297,9 +299,24 @@ static int open_check_super(struct opening *o)
 	return 0;
 }
 
+/* What the segments must lie below. */
+static uint64_t size_limit(const struct opening *o)
+{
+	uint64_t max = o->open->config.max_size ? o->open->config.max_size : UINT64_MAX;
+
+	return o->local->file_info.is_device ? min_u64(max, o->local->file_info.size) : max;
+}
+
 /* Some file systems and arrays keep their label at the end. */
 static int open_judge_tail(struct opening *o)
 {
+	struct local *l = o->local;
+	char text[SIZE_TEXT_MAX];
+
+	if (format_segments_in(l->super.segment_size, size_limit(o)) == 0)
+		return err_set(o->err, -EINVAL, "store %s: is too small for a store: give it %s",
+			       o->path,
+			       size_format(format_segment_offset(l->super.segment_size, 2), text));
 	if (!format_is_zero(o->loader.readers[0].buffer, FORMAT_HEAD_SIZE))
 		return open_foreign(o);
 	return 0;
@@ -327,14 +344,10 @@ static void open_format(struct opening *o)
 /* Room for the groups, empty, and the numbers that all of the store goes by. */
 static int open_groups(struct opening *o)
 {
-	const struct store_local_config *c = &o->open->config;
 	struct local *l = o->local;
 	struct store_info *info = &l->store.info;
-	uint64_t limit = c->max_size ? c->max_size : UINT64_MAX;
 
-	if (l->file_info.is_device)
-		limit = min_u64(limit, l->file_info.size);
-	l->n_possible = format_segments_in(l->super.segment_size, limit);
+	l->n_possible = format_segments_in(l->super.segment_size, size_limit(o));
 	*info = (struct store_info){
 	    .uuid = l->super.uuid,
 	    .owner_term = l->super.owner_term,
