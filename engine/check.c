@@ -2,7 +2,7 @@
  *
  * The full walk (E8, E4): every leaf is loaded, what leaves and overlays refer to is counted for
  * each segment and held against the counters, and every stored block is read and held against its
- * checksum. One volume at a time; nothing else runs on it meanwhile.
+ * checksum. Nobody writes to the volume meanwhile, and no idle checkpoint starts.
  */
 #include "base/check.h"
 #include "base/util.h"
