@@ -47,6 +47,7 @@ struct engine {
 	struct pool *blobs;       /* BLOB_BUFFER: leaves on their way in */
 	struct list incoming;     /* requests that came since the last turn, or wait for an op */
 	struct list kicked;       /* volumes with something to do */
+	struct list no_record;    /* volumes that wait for a record */
 	struct list starved;      /* ops that wait for a read_io or a block */
 	struct list leaf_lru;     /* resident leaves, the least recently used first */
 	struct list leaf_starved; /* waits for a leaf or a blob buffer */
@@ -228,6 +229,7 @@ struct volume {
 	int failed;     /* 0, or the error that stopped the log */
 	bool log_ended; /* a record failed: none after it is published */
 	struct list kick;
+	struct list no_record;
 	uint64_t pending_size; /* newest size in the log */
 
 	/* Log. */
@@ -270,6 +272,7 @@ struct volume {
 	struct blob_ref
 	    *old_usage; /* pages of the checkpoint that was opened, until the next one */
 	uint32_t n_old_usage;
+	uint32_t holds;  /* of checkpoints */
 	bool reap_later; /* dead segments wait for one more checkpoint */
 	struct volume_op *close_op;
 	enum close_state close_state;
@@ -372,6 +375,9 @@ void segments_rehash(struct volume *v); /* after segments_remove */
 void checkpoint_request(struct volume *v, struct checkpoint_wait *wait);
 /* Starts one if it is time: called each time something was published, and by the idle timer. */
 void checkpoint_consider(struct volume *v);
+/* No checkpoint begins until as many releases as holds; none is under way now. */
+void checkpoint_hold(struct volume *v);
+void checkpoint_release(struct volume *v);
 bool checkpoint_must_wait(const struct volume *v); /* writes wait: the overlay is too far ahead */
 void checkpoint_idle_arm(struct volume *v);
 bool checkpoint_is_needed(const struct volume *v);

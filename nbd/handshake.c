@@ -151,11 +151,12 @@ static bool handshake_received(const struct nbd_handshake *h)
 
 static enum next handshake_flags(struct nbd_handshake *h)
 {
-	uint32_t flags = get_be32(h->input);
+	uint32_t flags;
 
 	if (!handshake_received(h))
 		return handshake_fail(h, NULL);
 	h->spoke = true;
+	flags = get_be32(h->input);
 	if (!nbd_client_flags_ok(flags))
 		return handshake_fail(h, "its client flags have a bit that we did not offer");
 	h->fixed = flags & NBD_C_FIXED_NEWSTYLE;

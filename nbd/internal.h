@@ -207,6 +207,7 @@ struct nbd_server {
 	struct exports *exports;
 	struct io_loop *loop; /* loops[0] */
 	uint32_t max_connections;
+	uint32_t max_handshakes;
 	uint32_t max_in_flight;
 	uint64_t handshake_ns;
 	uint64_t stall_ns;
@@ -216,7 +217,6 @@ struct nbd_server {
 	unsigned lanes_open;
 
 	unsigned n_listeners;
-	unsigned n_accepting;
 	struct nbd_listener listeners[NBD_LISTENERS_MAX];
 	struct pool *conn_pool;
 	struct pool *handshake_pool;

@@ -10,10 +10,10 @@
 
 /* What each command may bring along. */
 struct command {
-	bool known;
 	enum block_op op;
-	uint16_t flags;    /* command flags besides FUA, which is legal on all */
-	uint16_t needs;    /* transmission flag that must have been advertised, or 0 */
+	uint16_t flags; /* command flags besides FUA, which is legal on all */
+	uint16_t needs; /* transmission flag that must have been advertised, or 0 */
+	bool known;
 	bool has_no_range; /* offset and length must be zero */
 };
 

@@ -1,3 +1,4 @@
+#!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Real clients: libnbd, nbdinfo, nbdcopy, qemu-img, qemu-io, fio. Each must be pleased."""
 import json
@@ -10,7 +11,7 @@ import urllib.parse
 
 import nbd
 
-from wire import Case, MiB, pattern
+from wire import Case, MiB, main, pattern
 
 
 class Clients(Case):
@@ -185,3 +186,7 @@ class Clients(Case):
         self.run_tool("fio", "--name=t", "--ioengine=nbd", "--uri=" + self.uri, "--rw=randrw",
                       "--bs=4k", "--iodepth=32", "--size=16M", "--verify=crc32c",
                       "--randrepeat=1", "--verify_fatal=1")
+
+
+if __name__ == "__main__":
+    main()

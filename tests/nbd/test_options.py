@@ -1,3 +1,4 @@
+#!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """The handshake: each option, each way to get it wrong, each cap."""
 import struct
@@ -347,3 +348,7 @@ class MetaContextsOfOthers(Case):
         self.assertFalse(self.into("ram").flags & 1 << 1)
         self.assertTrue(self.into("ram").flags & 1 << 8)
         self.assertFalse(self.into("lonely").flags & 1 << 8)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,3 +1,4 @@
+#!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Transmission: each command, each way to get it wrong, and the error that the spec names."""
 import signal
@@ -350,3 +351,7 @@ class LiveChanges(Case):
         nbd.request(WRITE, 0, 4096, payload=bytes(4096))
         self.assertTrue(nbd.is_closed())
         self.assertEqual(self.into("ram").read(0, 4096), pattern(4096))
+
+
+if __name__ == "__main__":
+    main()
