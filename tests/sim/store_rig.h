@@ -47,7 +47,8 @@ struct model {
 	bool lending[VOLUMES];
 	struct object_model objects[NAMES];
 	uint64_t owner_term;
-	bool damaged; /* by the test */
+	bool has_objects; /* a swap was tried at least */
+	bool damaged;     /* by the test */
 };
 
 enum op_kind { OP_NONE, OP_LEND, OP_FREE, OP_SWAP, OP_GET };

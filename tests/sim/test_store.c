@@ -30,10 +30,10 @@ static void arm(struct rig *r, uint64_t k)
 		sim_cut_after(r->sim, k);
 }
 
-static void cut_everywhere(scenario act)
+static void cut_everywhere(scenario act, uint64_t n_seeds)
 {
-	/* A seed takes seconds: a long run does not do as many as of the random lives. */
-	struct seeds seeds = seeds_to_run(2);
+	/* A seed takes up to a second: a long run does not do as many as of the random lives. */
+	struct seeds seeds = seeds_to_run(n_seeds);
 	uint64_t last = min_u64(seeds.last, seeds.first + 99);
 
 	for (uint64_t seed = seeds.first; seed <= last; seed++) {
@@ -61,9 +61,14 @@ static void set_up(struct rig *r)
 {
 	assert_true(rig_open(r));
 	assert_true(rig_finish(r, rig_lend(r, 1, 6)));
+	assert_true(rig_stamp_all(r));
+}
+
+static void set_up_objects(struct rig *r)
+{
+	set_up(r);
 	assert_true(rig_finish(r, rig_swap(r, 0, 11, false)));
 	assert_true(rig_finish(r, rig_swap(r, 1, 12, false)));
-	assert_true(rig_stamp_all(r));
 }
 
 static void act_lend(struct rig *r, uint64_t k)
@@ -92,7 +97,7 @@ static void act_swap(struct rig *r, uint64_t k)
 {
 	struct op *a, *b;
 
-	set_up(r);
+	set_up_objects(r);
 	arm(r, k);
 	a = rig_swap(r, 0, 21, false);
 	b = rig_swap(r, 1, 22, false);
@@ -104,7 +109,7 @@ static void act_create_delete(struct rig *r, uint64_t k)
 {
 	struct op *a, *b;
 
-	set_up(r);
+	set_up_objects(r);
 	arm(r, k);
 	a = rig_swap(r, 0, 0, true);
 	b = rig_swap(r, 2, 32, false);
@@ -116,31 +121,62 @@ static void act_create_delete(struct rig *r, uint64_t k)
 		rig_finish(r, rig_swap(r, 3, 0, true));
 }
 
-/* The first object brings the first segment of objects, and the first lending a group. */
+/* Two groups more. */
 static void act_grow(struct rig *r, uint64_t k)
 {
 	struct op *a, *b;
 
 	assert_true(rig_open(r));
 	arm(r, k);
-	a = rig_swap(r, 0, 41, false);
-	b = rig_lend(r, 0, 64);
+	a = rig_lend(r, 0, 64);
+	b = rig_lend(r, 1, 64);
 	if (rig_finish(r, a) && rig_finish(r, b) && rig_finish(r, rig_lend(r, 1, 64)))
 		rig_finish(r, rig_lend(r, 2, 64));
+}
+
+/* The first object brings the first segment of objects. */
+static void act_first_object(struct rig *r, uint64_t k)
+{
+	struct op *a, *b;
+
+	set_up(r);
+	arm(r, k);
+	a = rig_swap(r, 0, 41, false);
+	b = rig_swap(r, 1, 42, false);
+	if (rig_finish(r, a))
+		rig_finish(r, b);
+}
+
+/* A killed process leaves copies that are newer, and not durable; the next one is cut while it
+ * opens, and while it changes them. */
+static void act_reopen(struct rig *r, uint64_t k)
+{
+	set_up(r);
+	sim_kill_after(r->sim, 1 + k % 17);
+	if (rig_finish(r, rig_lend(r, 1, 2)))
+		rig_finish(r, rig_free_some(r, 1, 1));
+	sim_kill(r->sim);
+	rig_reboot(r);
+	arm(r, k);
+	if (!rig_open(r))
+		return;
+	rig_check(r);
+	if (!sim_is_dead(r->sim) && rig_finish(r, rig_lend(r, 2, 1)))
+		rig_finish(r, rig_free_some(r, 2, 1));
 }
 
 /* N: formatting, cut anywhere, leaves a blank file or a store. */
 static void format_cut_anywhere(void **state)
 {
 	(void)state;
-	cut_everywhere(act_format);
+	cut_everywhere(act_format, 16);
 }
 
 /* N, T1: a lending, cut anywhere, is there or not; what was answered is. */
 static void lend_cut_anywhere(void **state)
 {
 	(void)state;
-	cut_everywhere(act_lend);
+	cut_everywhere(act_lend, 16);
 }
 
 /* N, T1, T3: freeing, punching and lending again, cut anywhere, never lend a segment twice nor
@@ -148,28 +184,42 @@ static void lend_cut_anywhere(void **state)
 static void free_cut_anywhere(void **state)
 {
 	(void)state;
-	cut_everywhere(act_free);
+	cut_everywhere(act_free, 12);
 }
 
 /* N, T2: a swap, cut anywhere, leaves the old or the new version. */
 static void swap_cut_anywhere(void **state)
 {
 	(void)state;
-	cut_everywhere(act_swap);
+	cut_everywhere(act_swap, 2);
 }
 
 /* N, T2: creating and deleting, cut anywhere: what was deleted does not come back. */
 static void create_delete_cut_anywhere(void **state)
 {
 	(void)state;
-	cut_everywhere(act_create_delete);
+	cut_everywhere(act_create_delete, 2);
 }
 
-/* N: growing, cut anywhere. */
+/* N: growing by groups, cut anywhere. */
 static void grow_cut_anywhere(void **state)
 {
 	(void)state;
-	cut_everywhere(act_grow);
+	cut_everywhere(act_grow, 16);
+}
+
+/* N, T2: making room for objects, cut anywhere. */
+static void first_object_cut_anywhere(void **state)
+{
+	(void)state;
+	cut_everywhere(act_first_object, 2);
+}
+
+/* N: opening after a kill, cut anywhere. */
+static void reopen_cut_anywhere(void **state)
+{
+	(void)state;
+	cut_everywhere(act_reopen, 10);
 }
 
 /* ---- Random lives -----------------------------------------------------------------------------
@@ -301,6 +351,8 @@ int main(void)
 	    cmocka_unit_test(swap_cut_anywhere),
 	    cmocka_unit_test(create_delete_cut_anywhere),
 	    cmocka_unit_test(grow_cut_anywhere),
+	    cmocka_unit_test(first_object_cut_anywhere),
+	    cmocka_unit_test(reopen_cut_anywhere),
 	    cmocka_unit_test(random_lives_keep_promises),
 	    cmocka_unit_test(random_lives_on_a_device),
 	    cmocka_unit_test(same_seed_same_run),

@@ -302,6 +302,58 @@ static void rot_in_one_copy(void **state)
 	}
 }
 
+/* A segment's worth of what could be taken for objects, if it were where objects are. */
+static void forge_objects(struct rig *r, uint64_t segment, uint32_t generation)
+{
+	uint8_t page[FORMAT_PAGE];
+	const struct format_slot slot = {
+	    .name = {.hi = 66, .lo = 66}, .version = 9, .sequence = 6, .length = 5};
+
+	for (uint32_t pair = 0; pair < SEGMENT / FORMAT_PAIR_SIZE; pair++) {
+		const struct format_slot_place place = {.store = r->store->info.uuid,
+							.segment = segment,
+							.generation = generation,
+							.pair = pair};
+
+		format_slot_encode(&slot, &place, "false", page);
+		sim_file_plant(r->sim, PATH,
+			       format_segment_offset(SEGMENT, segment) + pair * FORMAT_PAIR_SIZE,
+			       page, sizeof(page));
+	}
+}
+
+/* What a user wrote is never taken for objects, even if the store's own segment comes to lie where
+ * it was. */
+static void objects_are_not_forged(void **state)
+{
+	struct rig *r = rig_new(1, NULL);
+	struct op *op;
+	unsigned n = 0;
+
+	(void)state;
+	assert_true(rig_open(r));
+	for (unsigned i = 0; i < SEGMENTS / 63; i++)
+		assert_int_equal(answer(r, rig_lend(r, 1, 63)), 0);
+	assert_int_equal(answer(r, rig_lend(r, 1, 1)), -ENOSPC);
+	op = rig_free_some(r, 1, 1);
+	forge_objects(r, op->ctl.segments[0].id, op->ctl.segments[0].generation + 1);
+	assert_int_equal(answer(r, op), 0);
+	assert_int_equal(answer(r, rig_swap(r, 0, 1, false)), 0);
+	assert_true(rig_close(r));
+	rig_reboot(r);
+	assert_true(rig_open(r));
+	assert_int_equal(store_local_check(r->store, count_findings, &n), 0);
+	op = rig_op(r, OP_NONE, 0);
+	op->ctl.volume = (struct id){.hi = 66, .lo = 66};
+	r->store->ops->object_get(r->store, &op->ctl);
+	assert_int_equal(answer(r, op), -ENOENT);
+	op->done = true;
+	assert_int_equal(answer(r, rig_get(r, 0)), 0);
+	assert_true(rig_close(r));
+	rig_reboot(r);
+	rig_free(r);
+}
+
 /* A read-only opening writes nothing at all. */
 static void read_only_writes_nothing(void **state)
 {
@@ -325,11 +377,11 @@ static void read_only_writes_nothing(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(failed_sync_is_for_ever),  cmocka_unit_test(any_operation_may_fail),
-	    cmocka_unit_test(full_file_system),         cmocka_unit_test(no_punching_here),
-	    cmocka_unit_test(unreadable_copy),          cmocka_unit_test(syncs_are_shared),
-	    cmocka_unit_test(lendings_are_batched),     cmocka_unit_test(rot_in_one_copy),
-	    cmocka_unit_test(read_only_writes_nothing),
+	    cmocka_unit_test(failed_sync_is_for_ever), cmocka_unit_test(any_operation_may_fail),
+	    cmocka_unit_test(full_file_system),        cmocka_unit_test(no_punching_here),
+	    cmocka_unit_test(unreadable_copy),         cmocka_unit_test(syncs_are_shared),
+	    cmocka_unit_test(lendings_are_batched),    cmocka_unit_test(rot_in_one_copy),
+	    cmocka_unit_test(objects_are_not_forged),  cmocka_unit_test(read_only_writes_nothing),
 	};
 
 	rig_tune();
