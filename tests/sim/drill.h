@@ -33,6 +33,7 @@ struct drill {
 	struct drill_volume volumes[WORLD_VOLUMES];
 	uint64_t sizes[WORLD_VOLUMES]; /* with which they are created */
 	bool errors_ok;                /* operations may fail: the test injects faults */
+	int only_error;                /* requests of a load: only with this one; 0: any */
 	enum oracle_crash end;         /* how the life will end by itself */
 	bool in_crash;                 /* nobody has looked yet at what it left */
 	uint64_t lives;
@@ -46,6 +47,9 @@ void drill_free(struct drill *d);
 
 /* Starts the world, creates volumes that are not there, opens all, and judges. */
 bool drill_up(struct drill *d);
+/* `volumed --check`, in a life of its own: opens all read-only, finds nothing wrong, writes
+ * nothing, closes. After at least one life in which all volumes were opened. */
+bool drill_look(struct drill *d);
 /* Only starts and opens. 0, -ESHUTDOWN: the machine died, or an error. Volumes that were never
  * created are. */
 int drill_open_all(struct drill *d);

@@ -385,7 +385,10 @@ static void judge_error(struct slot *s)
 	char text[80];
 
 	w->counts.errors++;
-	if (may_refuse || w->options.errors_ok)
+	if (may_refuse)
+		return;
+	if (w->options.errors_ok &&
+	    (!w->options.only_error || s->req.error == w->options.only_error))
 		return;
 	snprintf(text, sizeof(text), "failed with error %d (%s)", s->req.error,
 		 strerror(-s->req.error));
