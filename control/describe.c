@@ -513,7 +513,7 @@ static int show_job(struct catalog *c, struct catalog_job *job)
 static bool ask_for_stats(struct task *t)
 {
 	struct disk *d = disk_find(t->control, t->volume.id);
-	struct stats_query *q = d && d->volume ? mem_alloc(sizeof(*q)) : NULL;
+	struct stats_query *q = d && d->volume && !d->closing ? mem_alloc(sizeof(*q)) : NULL;
 
 	if (!q)
 		return false;

@@ -59,13 +59,14 @@ struct control {
 	bool started;
 	bool stopping;
 	struct control_stop *stop;
+	bool resting;
+	struct io_op stopped;
 
 	struct list disks[DISK_BUCKETS];
 	unsigned n_disks_open;
 	struct list ports; /* of attachments; closing ones are not on it */
 	unsigned n_tasks;
-	struct starting *starting;        /* start.c, while it runs */
-	struct control_error store_error; /* status.c shows it */
+	struct starting *starting; /* start.c, while it runs */
 
 	/* exports.list may be asked by any thread. */
 	struct export_names *names;
@@ -95,6 +96,7 @@ struct disk {
 	struct task *task;     /* that has it */
 	struct list waiting;   /* tasks in line */
 	bool deleting;         /* the task that has it deletes it */
+	bool closing;          /* the message that closes it is on its way */
 };
 
 struct disk *disk_find(struct control *c, struct id id);
