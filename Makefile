@@ -20,6 +20,8 @@ COMMIT  := $(shell git describe --always --dirty 2>/dev/null)
 
 # What runs on any machine, and what stands below it: the real one or the simulated one.
 CORE  := $(wildcard base/*.c block/*.c store/*.c engine/*.c nbd/*.c)
+# What needs SQLite besides.
+PLANE := $(wildcard metadata/*.c control/*.c)
 REAL  := io/io_uring.c $(filter-out io/io_uring.c,$(wildcard io/*.c))
 FAKE  := $(wildcard tests/sim/machine/*.c)
 # The simulated machine counts its own memory, so that a power cut frees what a daemon held.
@@ -30,6 +32,7 @@ SIMT  := $(wildcard tests/sim/test_*.c)
 SIM   := $(filter-out $(SIMT),$(wildcard tests/sim/*.c))
 LIBS_CORE := -lisal
 LIBS_REAL := -luring $(LIBS_CORE)
+LIBS_PLANE := -lsqlite3
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 UNIT_BINS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT))
@@ -46,13 +49,14 @@ SUBMAKE    = $(MAKE) --no-print-directory $(JOBS)
 
 all: $(BIN)/volumed ## Build the programs into build/bin/ (the default)
 
-$(BIN)/volumed: $(call obj,$(DAEMON) $(CORE) $(REAL))
+$(BIN)/volumed: $(call obj,$(DAEMON) $(PLANE) $(CORE) $(REAL))
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) -lsystemd
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) $(LIBS_PLANE) -lsystemd
 
-$(UNIT_BINS): $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(call obj,$(CORE) $(REAL))
+$(UNIT_BINS): $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o \
+		$(call obj,$(PLANE) $(CORE) $(REAL))
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) -lcmocka
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) $(LIBS_PLANE) -lcmocka
 
 # Tests on the simulated machine.
 $(SIMT_BINS): $(BUILD)/tests/sim_%: $(BUILD)/obj/tests/sim/%.o $(call obj,$(SIM) $(CORE_ON_FAKE) $(FAKE))

@@ -110,7 +110,7 @@ static int add_id(struct checking *k, struct id id)
 /* ---- The check --------------------------------------------------------------------------------
  */
 
-void check_start(struct control *c, struct control_op *op)
+void control_check(struct control *c, struct control_op *op)
 {
 	struct task *t = task_new(c, op, check_step);
 	struct checking *k = t ? mem_alloc(sizeof(*k)) : NULL;

@@ -439,7 +439,7 @@ static int check_list(struct control_op *op)
 	return filter_check(op, &op->error);
 }
 
-void list_start(struct control *c, struct control_op *op)
+void control_list(struct control *c, struct control_op *op)
 {
 	struct task *t = check_list(op) == 0 ? task_new(c, op, list_step) : NULL;
 
@@ -480,7 +480,7 @@ struct stats_query {
 };
 
 /* For DELETE of what is on its way already, too. */
-void show_start(struct control *c, struct control_op *op)
+void control_show(struct control *c, struct control_op *op)
 {
 	const char *volume =
 	    op->kind == CONTROL_VOLUME_DELETE ? op->delete.volume : op->show.volume;

@@ -235,11 +235,11 @@ void exports_free(struct control *c);
 /* ---- Machines ---------------------------------------------------------------------------------
  */
 
-void create_start(struct control *c, struct control_op *op);
-void delete_start(struct control *c, struct control_op *op);
-void resize_start(struct control *c, struct control_op *op);
-void attach_start(struct control *c, struct control_op *op);
-void detach_start(struct control *c, struct control_op *op);
+void control_create(struct control *c, struct control_op *op);
+void control_delete(struct control *c, struct control_op *op);
+void control_resize(struct control *c, struct control_op *op);
+void control_attach(struct control *c, struct control_op *op);
+void control_detach(struct control *c, struct control_op *op);
 /* Go on from the row's state. `ended` gets `arg`. */
 struct resume {
 	const struct catalog_volume *volume;
@@ -253,13 +253,13 @@ int resize_resume(struct control *c, const struct resume *r);
 int attach_resume(struct control *c, const struct resume *r);
 int detach_resume(struct control *c, const struct resume *r);
 
-void instance_register_start(struct control *c, struct control_op *op);
-void instance_deregister_start(struct control *c, struct control_op *op);
-void list_start(struct control *c, struct control_op *op);
-void show_start(struct control *c, struct control_op *op);
-void status_start(struct control *c, struct control_op *op);
-void ping_start(struct control *c, struct control_op *op);
-void check_start(struct control *c, struct control_op *op);
+void control_register(struct control *c, struct control_op *op);
+void control_deregister(struct control *c, struct control_op *op);
+void control_list(struct control *c, struct control_op *op);
+void control_show(struct control *c, struct control_op *op);
+void control_status(struct control *c, struct control_op *op);
+void control_ping(struct control *c, struct control_op *op);
+void control_check(struct control *c, struct control_op *op);
 
 /* control.c: the op is done, with op->error. */
 void control_finish(struct control *c, struct control_op *op);

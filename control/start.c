@@ -244,7 +244,7 @@ static void make_first(struct starting *s)
 	    .create = {.size = s->control->config.first_volume_size},
 	    .control = s->control,
 	};
-	create_start(s->control, &s->op);
+	control_create(s->control, &s->op);
 }
 
 static void attach_only(struct starting *s)
@@ -258,7 +258,7 @@ static void attach_only(struct starting *s)
 	    .attach = {.volume = s->only_text},
 	    .control = s->control,
 	};
-	attach_start(s->control, &s->op);
+	control_attach(s->control, &s->op);
 }
 
 static void start_on_op(struct control_op *op)

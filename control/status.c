@@ -43,12 +43,12 @@ static int status_job(struct catalog *c, struct catalog_job *job);
 static void health_on_home(struct io_msg *msg);
 static void health_on_return(struct io_msg *msg);
 
-void ping_start(struct control *c, struct control_op *op)
+void control_ping(struct control *c, struct control_op *op)
 {
 	control_finish(c, op);
 }
 
-void status_start(struct control *c, struct control_op *op)
+void control_status(struct control *c, struct control_op *op)
 {
 	struct task *t = task_new(c, op, status_step);
 	struct gathering *g = t ? arena_alloc(&op->memory, sizeof(*g)) : NULL;
