@@ -59,9 +59,10 @@ $(UNIT_BINS): $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o \
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) $(LIBS_PLANE) -lcmocka
 
 # Tests on the simulated machine.
-$(SIMT_BINS): $(BUILD)/tests/sim_%: $(BUILD)/obj/tests/sim/%.o $(call obj,$(SIM) $(CORE_ON_FAKE) $(FAKE))
+$(SIMT_BINS): $(BUILD)/tests/sim_%: $(BUILD)/obj/tests/sim/%.o \
+		$(call obj,$(SIM) $(PLANE) $(CORE_ON_FAKE) $(FAKE))
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CORE) -lcmocka
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CORE) $(LIBS_PLANE) -lcmocka
 
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
@@ -79,7 +80,7 @@ $(BUILD)/obj/volumed/main.o: CPPFLAGS += \
 
 tests: all $(TEST_BINS) $(NBD_RAM)
 fuzzers: $(LIBFUZZER)
-objects: $(call obj,$(DAEMON) $(CORE) $(REAL) $(FAKE) $(SIM) $(wildcard bench/*.c tests/*/*.c))
+objects: $(call obj,$(DAEMON) $(PLANE) $(CORE) $(REAL) $(FAKE) $(SIM) $(wildcard bench/*.c tests/*/*.c))
 
 setup: ## Install the Debian packages that are missing, for all targets
 	@scripts/setup.sh build test lint bench fuzz

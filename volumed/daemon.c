@@ -33,6 +33,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
@@ -475,6 +476,7 @@ static int daemon_start(struct daemon *d)
 	int r;
 
 	raise_descriptor_limit();
+	umask(077); /* what we make is nobody else's */
 	r = data_dir_open(&d->dir, o->data_dir, o->store, true, &d->err);
 	if (r == 0)
 		r = make_listeners(d);
