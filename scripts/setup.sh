@@ -17,7 +17,7 @@ packages_of() {
 	bench) echo libjansson-dev fio qemu-utils qemu-system-common nbdkit nbd-server ;;
 	guest) echo qemu-system-x86 qemu-utils busybox-static cpio kmod e2fsprogs ;;
 	*)
-		echo "setup: no package group '$1' (there are: build test fuzz lint bench guest)" >&2
+		echo "setup: no group '$1' (there are: build test fuzz lint bench guest)" >&2
 		exit 2
 		;;
 	esac

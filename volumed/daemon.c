@@ -28,6 +28,7 @@
 #include <argp.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,8 +38,9 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
-#define BALLAST_SIZE (16 * MiB) /* what a full disk leaves for deletes and detaches */
-#define LISTED_MAX   16         /* volumes that the ready line names */
+#define BALLAST_SIZE    (16 * MiB) /* what a full disk leaves for deletes and detaches */
+#define LISTED_MAX      16         /* volumes that the ready line names */
+#define BAD_BLOCK_BURST 10         /* lines a second */
 
 enum start_state {
 	START_STORE,
@@ -63,6 +65,12 @@ enum stop_state {
 	STOP_DONE,
 };
 
+/* How many lines about them a loop has written. */
+struct bad_blocks {
+	struct io_loop *loop;
+	struct log_limit limit;
+};
+
 struct daemon {
 	const struct options *options;
 	enum start_state start_state;
@@ -75,6 +83,7 @@ struct daemon {
 	struct listeners listeners;
 	struct control_home homes[OPTIONS_THREADS_MAX]; /* the first one's loop is the main loop */
 	unsigned n_homes;
+	struct bad_blocks *bad_blocks; /* for each home */
 	unsigned n_threads; /* homes from the second on whose loops run in threads of their own */
 	struct signals signals;
 	struct store_open store_open;
@@ -184,15 +193,37 @@ static void open_store(struct daemon *d)
 	store_local_open(&d->store_open);
 }
 
+/* E4: what can't be read as it was written is named. A rotten disk must not fill the log, too. */
+static void on_bad_block(void *arg, struct id volume, uint64_t lba, const char *why)
+{
+	struct bad_blocks *bad = arg;
+	char text[ID_TEXT_MAX];
+
+	if (log_limit_pass(&bad->limit, io_now(bad->loop), BAD_BLOCK_BURST))
+		log_error(
+		    "%s: block %" PRIu64 " (bytes %" PRIu64 " to %" PRIu64
+		    ") can't be read: %s; the rest of the volume is served. Stop volumed and run "
+		    "volumed --check to see all that is bad",
+		    id_format(volume, "vol", text), lba, lba * BLOCK_SIZE,
+		    lba * BLOCK_SIZE + BLOCK_SIZE - 1, why);
+}
+
 /* Engines first, then the threads: what they do there begins with a message. */
 static int start_homes(struct daemon *d)
 {
-	const struct engine_config config = {0};
 	int r;
 
+	d->bad_blocks = mem_calloc(d->n_homes, sizeof(*d->bad_blocks));
+	if (!d->bad_blocks)
+		return err_set(&d->err, -ENOMEM, "out of memory");
 	for (unsigned i = 0; i < d->n_homes; i++) {
 		struct control_home *home = &d->homes[i];
+		struct engine_config config = {
+		    .bad_block = on_bad_block,
+		    .bad_block_arg = &d->bad_blocks[i],
+		};
 
+		d->bad_blocks[i].loop = home->loop;
 		r = engine_new(home->loop, d->store, &config, &home->engine, &d->err);
 		if (r < 0)
 			return r;
@@ -631,6 +662,7 @@ static void daemon_free(struct daemon *d)
 		engine_free(d->homes[i].engine);
 	for (unsigned i = 0; i < d->n_homes; i++)
 		io_loop_free(d->homes[i].loop);
+	mem_free(d->bad_blocks);
 	listeners_close(&d->listeners);
 	data_dir_close(&d->dir);
 	mem_free(d);
