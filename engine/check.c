@@ -262,6 +262,8 @@ static void walk_step(struct walk *w)
 	w->asleep = false;
 	if (w->counting && !walk_counting(w))
 		return;
+	if (w->op->counters_only)
+		w->lba = w->end;
 	while (w->lba < w->end && w->n_reads < WALK_READS) {
 		struct entry e;
 		uint64_t n;

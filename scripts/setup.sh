@@ -7,7 +7,7 @@ set -eu
 
 packages_of() {
 	case $1 in
-	build) echo gcc libc6-dev make pkg-config liburing-dev libisal-dev libsystemd-dev ;;
+	build) echo gcc libc6-dev make pkg-config liburing-dev libisal-dev libsystemd-dev libsqlite3-dev ;;
 	test)
 		echo libcmocka-dev libnbd-bin python3-libnbd nbdkit fio qemu-utils e2fsprogs \
 			procps
