@@ -46,7 +46,7 @@ all: $(BIN)/volumed ## Build the programs into build/bin/ (the default)
 
 $(BIN)/volumed: $(call obj,$(DAEMON) $(CORE) $(REAL))
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) -lsystemd
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) -lsystemd -linih
 
 $(UNIT_BINS): $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(call obj,$(CORE) $(REAL))
 	@mkdir -p $(@D)

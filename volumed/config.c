@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <ini.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -22,7 +23,7 @@ struct config {
 	size_t bytes;
 	unsigned line_of[SETTINGS_MAX]; /* where each was set; 0: nowhere yet */
 	struct options *options;
-	struct options unused; /* takes what the command line overrides */
+	struct options checked; /* takes what the command line overrides */
 	struct err *err;
 	bool failed;
 };
@@ -107,10 +108,12 @@ static int take_setting(void *user, const char *section, const char *name, const
 				c->line_of[i]);
 	c->line_of[i] = c->line;
 	if (*value == '\0')
-		return complain(c, "%s has no value: give it one, or remove the line for its "
-				   "default", name);
+		return complain(c,
+				"%s has no value: give it one, or remove the line for its "
+				"default",
+				name);
 	if (c->options->given & (UINT32_C(1) << i))
-		to = &c->unused;
+		to = &c->checked;
 	kept = mem_alloc(strlen(value) + 1);
 	if (!kept)
 		return complain(c, "out of memory");
@@ -141,7 +144,7 @@ int config_load(const char *path, struct options *options, struct err *err)
 	struct config c = {.path = path, .options = options, .err = err};
 	int r;
 
-	settings_init(&c.unused);
+	settings_init(&c.checked);
 	c.file = fopen(path, "re");
 	if (!c.file)
 		return err_set(err, -errno, "config file %s: %s", path, strerror(errno));

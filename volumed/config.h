@@ -9,7 +9,7 @@
 #include "base/err.h"
 #include "volumed/options.h"
 
-#define CONFIG_LINE_MAX 1000      /* bytes; long enough for a path or two */
+#define CONFIG_LINE_MAX 1000        /* bytes; long enough for a path or two */
 #define CONFIG_FILE_MAX (64 * 1024) /* bytes; a file that is larger is not ours */
 
 /* Puts what the file says into `options`, but for the settings whose bits are set in

@@ -137,12 +137,6 @@ int setting_find(const char *name)
 	return -1;
 }
 
-void setting_clear(const struct setting *setting, struct options *o)
-{
-	if (setting->set == set_listen)
-		o->n_listen = 0;
-}
-
 static unsigned count_cores(void)
 {
 	cpu_set_t set;

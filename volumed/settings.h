@@ -34,7 +34,5 @@ extern const struct setting settings[];
 int setting_find(const char *name);
 /* Puts the defaults. */
 void settings_init(struct options *o);
-/* Makes a list that is to be set anew empty. */
-void setting_clear(const struct setting *setting, struct options *o);
 
 #endif
