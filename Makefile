@@ -75,7 +75,7 @@ $(BUILD)/obj/volumed/main.o: CPPFLAGS += \
 
 tests: all $(TEST_BINS) $(NBD_RAM)
 fuzzers: $(LIBFUZZER)
-objects: $(call obj,$(DAEMON) $(CORE) $(REAL) $(FAKE) $(SIM) $(wildcard bench/*.c tests/*/*.c))
+objects: $(call obj,$(DAEMON) $(CORE) $(REAL) $(FAKE) $(SIM) $(CLI) $(wildcard api/*.c bench/*.c tests/*/*.c))
 
 setup: ## Install the Debian packages that are missing, for all targets
 	@scripts/setup.sh build test lint bench fuzz

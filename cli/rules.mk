@@ -1,0 +1,18 @@
+# volumectl, and what is made of its tables.
+CLI := $(wildcard cli/*.c)
+LIBS_CLI := -lcurl -ljansson
+
+all: $(BIN)/volumectl
+
+$(BIN)/volumectl: $(call obj,$(CLI) $(wildcard base/*.c))
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CORE) $(LIBS_CLI)
+
+$(call obj,cli/main.c cli/client.c): $(BUILD)/version
+$(call obj,cli/main.c cli/client.c): CPPFLAGS += \
+	-DVOLUMED_VERSION='"$(VERSION)$(if $(COMMIT), ($(COMMIT)))"'
+
+man: $(BIN)/volumectl ## Write the commands of volumectl into its man page
+	@scripts/man.sh $(BIN)/volumectl man/volumectl.1
+
+.PHONY: man
