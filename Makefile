@@ -50,7 +50,7 @@ $(BIN)/volumed: $(call obj,$(DAEMON) $(CORE) $(REAL))
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) -lsystemd -linih
 
-$(UNIT_BINS): $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(call obj,$(CORE) $(REAL))
+$(filter-out $(UNIT_OWN),$(UNIT_BINS)): $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(call obj,$(CORE) $(REAL))
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) -lcmocka
 
@@ -75,7 +75,7 @@ $(BUILD)/obj/volumed/main.o: CPPFLAGS += \
 
 tests: all $(TEST_BINS) $(NBD_RAM)
 fuzzers: $(LIBFUZZER)
-objects: $(call obj,$(DAEMON) $(CORE) $(REAL) $(FAKE) $(SIM) $(CLI) $(wildcard api/*.c bench/*.c tests/*/*.c))
+objects: $(call obj,$(DAEMON) $(CORE) $(REAL) $(FAKE) $(SIM) $(API) $(CLI) $(wildcard bench/*.c tests/*/*.c))
 
 setup: ## Install the Debian packages that are missing, for all targets
 	@scripts/setup.sh build test lint bench fuzz

@@ -3,6 +3,7 @@
 
 #include "base/util.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -189,13 +190,19 @@ json_t *api_render_ping(const struct control_op *op)
 	return json_pack("{s:s}", "status", "ok");
 }
 
+/* JSON has no infinity. */
+static double ratio(double x)
+{
+	return isfinite(x) ? x : 0;
+}
+
 static json_t *space(const struct control_status *s)
 {
 	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:f, s:f}", "capacity",
 			 number(s->store_capacity), "free", number(s->store_free), "used",
 			 number(s->store_used), "provisioned", number(s->provisioned),
-			 "provision_limit", number(s->provision_limit), "overcommit", s->overcommit,
-			 "overcommit_limit", s->overcommit_limit);
+			 "provision_limit", number(s->provision_limit), "overcommit",
+			 ratio(s->overcommit), "overcommit_limit", ratio(s->overcommit_limit));
 }
 
 static json_t *volume_counts(const struct control_status *s)

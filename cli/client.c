@@ -102,30 +102,46 @@ static int explain(const char *path, int code, struct err *err)
 	}
 }
 
-/* The path that a daemon listens on, or else the one that the error is about. */
+/* Where volumed's packaging puts it, and where `make run` does. */
+static const char *const defaults[] = {"/run/volumed/volumed.sock", "/var/lib/volumed/volumed.sock",
+				       "data/volumed.sock"};
+
+/* The first of them on which a daemon listens; else the first that exists is what the error is
+ * about. */
+static int find_default(const char **ret_path, struct err *err)
+{
+	const char *broken = NULL;
+	int why = 0;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(defaults); i++) {
+		int r = probe(defaults[i]);
+
+		*ret_path = defaults[i];
+		if (r == 0)
+			return 0;
+		if (r != -ENOENT && !broken) {
+			broken = defaults[i];
+			why = r;
+		}
+	}
+	if (broken)
+		return explain(broken, why, err);
+	return err_set(err, -ENOENT,
+		       "there is no volumed here: none of %s, %s and ./%s exists. Start one "
+		       "(volumed --data-dir DIR; systemctl start volumed), or name its "
+		       "DIR/volumed.sock by --socket or VOLUMED_SOCKET",
+		       defaults[0], defaults[1], defaults[2]);
+}
+
 static int find_socket(const char *path, const char **ret_path, struct err *err)
 {
-	int first;
-	int second;
+	int r;
 
-	*ret_path = path ? path : CLIENT_SOCKET_DEFAULT;
-	first = probe(*ret_path);
-	if (first == 0)
-		return 0;
-	if (path)
-		return explain(path, first, err);
-	second = probe(CLIENT_SOCKET_LOCAL);
-	if (second == 0 || (first == -ENOENT && second != -ENOENT)) {
-		*ret_path = CLIENT_SOCKET_LOCAL;
-		return second == 0 ? 0 : explain(CLIENT_SOCKET_LOCAL, second, err);
-	}
-	if (first != -ENOENT)
-		return explain(CLIENT_SOCKET_DEFAULT, first, err);
-	return err_set(err, first,
-		       "there is no volumed here: neither %s nor ./%s exists. Start one (volumed "
-		       "--data-dir DIR; systemctl start volumed), or name its DIR/volumed.sock by "
-		       "--socket or VOLUMED_SOCKET",
-		       CLIENT_SOCKET_DEFAULT, CLIENT_SOCKET_LOCAL);
+	if (!path)
+		return find_default(ret_path, err);
+	*ret_path = path;
+	r = probe(path);
+	return r < 0 ? explain(path, r, err) : 0;
 }
 
 /* ---- Life -------------------------------------------------------------------------------------

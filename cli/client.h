@@ -10,9 +10,6 @@
 #include <jansson.h>
 #include <stdbool.h>
 
-#define CLIENT_SOCKET_DEFAULT "/run/volumed/volumed.sock"
-#define CLIENT_SOCKET_LOCAL   "data/volumed.sock"
-
 struct client;
 
 /* Finds the daemon's socket: `path`, or if that is NULL the default ones. -errno, and an err that

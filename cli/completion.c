@@ -4,7 +4,7 @@
  * but bash, and asks the daemon for volumes and instances.
  */
 #include "cli/help.h"
-#include "cli/run.h"
+#include "cli/request.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -135,7 +135,7 @@ static void print_group_case(const char *group)
 	puts("\t\t;;");
 }
 
-void completion_bash(void)
+static void print_bash(void)
 {
 	fputs(head, stdout);
 	print_value_function();
@@ -151,4 +151,15 @@ void completion_bash(void)
 		print_command_case(c);
 	puts("\tesac\n}\n");
 	fputs(body, stdout);
+}
+
+int run_completion(struct cli *cli)
+{
+	const char *shell = cli->line.arguments[0];
+
+	if (strcmp(shell, "bash") != 0)
+		return cli_fail(EXIT_USAGE, "there is a completion for bash, and none for '%s'",
+				shell);
+	print_bash();
+	return EXIT_OK;
 }

@@ -14,7 +14,5 @@ void help_command(const struct cli_command *command);
 /* "volumectl volume create --size SIZE [OPTION...]", in `ret`. */
 const char *help_usage(const struct cli_command *command, char ret[160]);
 void help_mdoc(void);
-/* cli/completion.c: the script for bash. */
-void completion_bash(void);
 
 #endif

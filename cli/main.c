@@ -10,7 +10,6 @@
 
 #include <locale.h>
 #include <stdio.h>
-#include <string.h>
 
 static int show_help(const struct cli_line *line)
 {
@@ -35,17 +34,6 @@ static int complain_usage(const struct cli_line *line, const struct err *err)
 		fprintf(stderr, "Usage: %s\n", help_usage(line->command, usage));
 	fprintf(stderr, "`%s%s%s --help` says more.\n", CLI_PROGRAM, *about ? " " : "", about);
 	return EXIT_USAGE;
-}
-
-int run_completion(struct cli *cli)
-{
-	const char *shell = cli->line.arguments[0];
-
-	if (strcmp(shell, "bash") != 0)
-		return cli_fail(EXIT_USAGE, "there is a completion for bash, and none for '%s'",
-				shell);
-	completion_bash();
-	return EXIT_OK;
 }
 
 /* A full disk behind standard output is a failure, too. */

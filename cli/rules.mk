@@ -16,3 +16,11 @@ man: $(BIN)/volumectl ## Write the commands of volumectl into its man page
 	@scripts/man.sh $(BIN)/volumectl man/volumectl.1
 
 .PHONY: man
+
+CLI_TESTS := $(BUILD)/tests/test_cli
+UNIT_OWN += $(CLI_TESTS)
+
+$(CLI_TESTS): $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o \
+		$(call obj,$(filter-out cli/main.c,$(CLI)) $(wildcard base/*.c))
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CORE) $(LIBS_CLI) -lcmocka

@@ -10,7 +10,7 @@
 const struct cli_option cli_options[OPT_COUNT] = {
 	[OPT_SOCKET] = {"socket", 0, "PATH", .words = WORDS_FILES,
 		.help = "the daemon's API socket (default: $VOLUMED_SOCKET, or "
-			"/run/volumed/volumed.sock, or ./data/volumed.sock)"},
+			"volumed.sock in /run/volumed, /var/lib/volumed or ./data)"},
 	[OPT_JSON] = {"json", 0, NULL, .help = "print JSON, for scripts"},
 	[OPT_QUIET] = {"quiet", 'q', NULL, .help = "print only ids (attach: only the URI), and no "
 		       "progress"},

@@ -1,0 +1,8 @@
+# Tests of the daemon's own parts.
+CONFIG_TESTS := $(BUILD)/tests/test_config
+UNIT_OWN += $(CONFIG_TESTS)
+
+$(CONFIG_TESTS): $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o \
+		$(call obj,volumed/config.c volumed/settings.c $(wildcard base/*.c))
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CORE) -linih -lcmocka
