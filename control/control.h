@@ -30,7 +30,7 @@
 #include <stdint.h>
 
 struct control;
-struct catalog;
+struct catalog_worker;
 struct engine;
 struct exports;
 struct store;
@@ -332,7 +332,7 @@ struct control_home {
 struct control_config {
 	struct io_loop *loop; /* control's own */
 	struct store *store;
-	struct catalog *catalog;          /* open */
+	struct catalog_worker *catalog;
 	const struct control_home *homes; /* copied */
 	unsigned n_homes;
 	const char *version;

@@ -14,8 +14,6 @@
 
 #define BALLAST_CHUNK ((int)(64 * KiB))
 
-static int set_up(struct catalog *c, const struct catalog_config *config, struct err *err);
-
 /* ---- Opening ----------------------------------------------------------------------------------
  */
 

@@ -27,6 +27,7 @@
 #include "base/id.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct catalog;
@@ -191,6 +192,8 @@ int catalog_attachment_remove(struct catalog *c, struct id id, struct err *err);
 /* Of an instance, by device; "" is before any. -ENOENT at the end (err untouched). */
 int catalog_attachment_after(struct catalog *c, struct id instance, const char *device,
 			     struct catalog_attachment *ret_a, struct err *err);
+int catalog_device_is_taken(struct catalog *c, struct id instance, const char *device,
+			    bool *ret_taken, struct err *err);
 
 /* ---- The rest ---------------------------------------------------------------------------------
  */

@@ -313,3 +313,20 @@ int catalog_attachment_after(struct catalog *c, struct id instance, const char *
 	sql_text(s, 2, device);
 	return take_one(c, s, ret_a, read_attachment, NULL, err);
 }
+
+int catalog_device_is_taken(struct catalog *c, struct id instance, const char *device,
+			    bool *ret_taken, struct err *err)
+{
+	sqlite3_stmt *s = sql_use(c, SQL_DEVICE_TAKEN, err);
+	int r;
+
+	if (!s)
+		return err->code;
+	sql_id(s, 1, instance, CATALOG_INSTANCE_PREFIX);
+	sql_text(s, 2, device);
+	r = sql_row(c, s, err);
+	if (r > 0)
+		*ret_taken = sql_get_int(s, 0) > 0;
+	sql_end(s);
+	return r < 0 ? r : 0;
+}

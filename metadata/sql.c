@@ -37,6 +37,8 @@ static const char *const texts[SQL_STATEMENTS] = {
     [SQL_ATTACHMENT_REMOVE] = "DELETE FROM attachments WHERE id = ?",
     [SQL_ATTACHMENT_AFTER] = "SELECT " ATTACHMENT_COLUMNS " FROM attachments "
 			     "WHERE instance = ?1 AND device > ?2 ORDER BY device LIMIT 1",
+    [SQL_DEVICE_TAKEN] =
+	"SELECT count(*) FROM attachments WHERE instance = ?1 AND device = ?2",
     [SQL_TOKEN_ADD] = "INSERT INTO tokens (token, request_1, request_2, volume, expires) "
 		      "VALUES (?,?,?,?,?)",
     [SQL_TOKEN_GET] = "SELECT token, request_1, request_2, volume, expires FROM tokens "
