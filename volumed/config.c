@@ -6,7 +6,6 @@
 #include "volumed/config.h"
 
 #include "base/closest.h"
-#include "base/mem.h"
 #include "base/util.h"
 #include "volumed/settings.h"
 
@@ -96,7 +95,7 @@ static int take_setting(void *user, const char *section, const char *name, const
 	int i = setting_find(name);
 	const struct setting *s = &settings[i < 0 ? 0 : i];
 	struct options *to = c->options;
-	char *kept;
+	const char *kept;
 
 	(void)section;
 	if (i < 0) {
@@ -114,10 +113,9 @@ static int take_setting(void *user, const char *section, const char *name, const
 				name);
 	if (c->options->given & (UINT32_C(1) << i))
 		to = &c->checked;
-	kept = mem_alloc(strlen(value) + 1);
+	kept = arena_text(&c->options->memory, value);
 	if (!kept)
 		return complain(c, "out of memory");
-	memcpy(kept, value, strlen(value) + 1);
 	if (s->set(to, kept, &err) < 0)
 		return complain(c, "%s: %s", name, err.text);
 	return 1;

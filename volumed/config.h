@@ -14,8 +14,8 @@
 
 /* Puts what the file says into `options`, but for the settings whose bits are set in
  * `options->given`: those are checked, and left as they are. An error names file, line, cause and
- * remedy: -EINVAL for what the file says, else why it could not be read. The values live as long
- * as the process. */
+ * remedy: -EINVAL for what the file says, else why it could not be read. Texts live in
+ * options->memory. */
 int config_load(const char *path, struct options *options, struct err *err);
 
 #endif

@@ -5,6 +5,7 @@
 #ifndef VOLUMED_OPTIONS_H
 #define VOLUMED_OPTIONS_H
 
+#include "base/arena.h"
 #include "base/log.h"
 
 #include <stdbool.h>
@@ -33,11 +34,12 @@ struct options {
 	unsigned threads;
 	bool hints;
 	enum log_level log_level;
+	struct arena memory; /* texts from the config file */
 };
 
 /* Takes main's arguments. On bad ones it says what is wrong and exits with 2; --help and --version
  * exit with 0. The strings stay in argv, or
- * as long as the process lives. */
+ * in options->memory, which main frees. */
 void options_parse(int argc, char **argv, struct options *ret_options);
 
 #endif

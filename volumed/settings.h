@@ -21,8 +21,8 @@ struct setting {
 	const char *doc;
 	int flags;
 	int group; /* of --help */
-	/* Takes `value` over (it outlives the options). The text of an error begins with what is
-	 * wrong with the value; the caller puts before it where the value stands. */
+	/* Keeps `value` itself, which lives as long as the options. The text of an error begins
+	 * with what is wrong with the value; the caller puts before it where the value stands. */
 	int (*set)(struct options *o, const char *value, struct err *err);
 };
 

@@ -85,6 +85,7 @@ static void config_takes_all_settings(void **state)
 	assert_int_equal(o.volume_size, 20 * GiB);
 	assert_int_equal(o.threads, 7);
 	assert_int_equal(o.log_level, LOG_LEVEL_DEBUG);
+	arena_free(&o.memory);
 }
 
 /* An empty file changes nothing: every setting has a default. */
@@ -122,6 +123,7 @@ static void config_command_line_overrides(void **state)
 	assert_string_equal(o.listen[0], "127.0.0.1:1");
 	assert_int_equal(o.log_level, LOG_LEVEL_ERROR);
 	assert_int_equal(load("threads = none\n", &o, &err), -EINVAL);
+	arena_free(&o.memory);
 }
 
 struct wrong_case {
@@ -165,6 +167,7 @@ static void config_names_the_line(void **state)
 		if (strncmp(err.text, place, strlen(place)) != 0 ||
 		    !strstr(err.text, cases[i].says))
 			fail_msg("case %zu: '%s'", i, err.text);
+		arena_free(&o.memory);
 	}
 }
 
@@ -184,6 +187,7 @@ static void config_bounds_lists(void **state)
 	assert_int_equal(load(text, &o, &err), -EINVAL);
 	snprintf(place, sizeof(place), "%s:%d: nbd-listen: at most", path, OPTIONS_LISTEN_MAX + 1);
 	assert_non_null(strstr(err.text, place));
+	arena_free(&o.memory);
 }
 
 /* Lines and files have bounds; bytes that are no text are refused. */
@@ -212,6 +216,7 @@ static void config_bounds_bytes(void **state)
 
 	assert_int_equal(load_bytes("threads = 1\n\0\n", 14, &o, &err), -EINVAL);
 	assert_non_null(strstr(err.text, ":2: "));
+	arena_free(&o.memory);
 }
 
 /* A file that can't be read is named with its cause. */
@@ -253,6 +258,7 @@ static void config_example_is_right(void **state)
 	assert_int_equal(config_load("packaging/volumed.conf", &o, &err), 0);
 	assert_string_equal(o.data_dir, "/var/lib/volumed");
 	o.data_dir = NULL;
+	arena_free(&o.memory);
 	assert_memory_equal(&o, &defaults, sizeof(o));
 }
 
