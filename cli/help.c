@@ -238,17 +238,18 @@ static void mdoc_command(const struct cli_command *c)
 	mdoc_options(c->options);
 }
 
+/* The marks are for scripts/man.sh. */
 void help_mdoc(void)
 {
-	puts(".Sh COMMANDS\n.Bl -tag -width Ds");
+	puts(".\\\" BEGIN commands\n.Sh COMMANDS\n.Bl -tag -width Ds");
 	for (const struct cli_command *c = cli_commands; c->name; c++)
 		mdoc_command(c);
 	puts(".El\n.Sh OPTIONS\nAll commands take these:");
 	mdoc_options(OPTIONS_GLOBAL);
-	puts(".Sh EXIT STATUS\n.Bl -tag -width Ds");
+	puts(".\\\" END commands\n.\\\" BEGIN exit status\n.Sh EXIT STATUS\n.Bl -tag -width Ds");
 	for (unsigned i = 0; i < cli_n_exits; i++) {
 		printf(".It %d\n", (int)cli_exits[i].status);
 		mdoc_sentence(cli_exits[i].meaning);
 	}
-	puts(".El");
+	puts(".El\n.\\\" END exit status");
 }
