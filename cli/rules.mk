@@ -6,7 +6,8 @@ all: $(BIN)/volumectl
 
 $(BIN)/volumectl: $(call obj,$(CLI) $(wildcard base/*.c))
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CORE) $(LIBS_CLI)
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CORE) $(LIBS_CLI)
 
 $(call obj,cli/main.c cli/client.c): $(BUILD)/version
 $(call obj,cli/main.c cli/client.c): CPPFLAGS += \
@@ -23,4 +24,5 @@ UNIT_OWN += $(CLI_TESTS)
 $(CLI_TESTS): $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o \
 		$(call obj,$(filter-out cli/main.c,$(CLI)) $(wildcard base/*.c))
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CORE) $(LIBS_CLI) -lcmocka
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CORE) $(LIBS_CLI) -lcmocka

@@ -5,4 +5,5 @@ UNIT_OWN += $(CONFIG_TESTS)
 $(CONFIG_TESTS): $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o \
 		$(call obj,volumed/config.c volumed/settings.c $(wildcard base/*.c))
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CORE) -linih -lcmocka
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CORE) -linih -lcmocka

@@ -129,8 +129,6 @@ static void publish_record(struct toy *toy, struct record *r, bool fua)
 	list_add_tail(&toy->log, &r->node);
 	toy->n_log++;
 	r->durable = fua;
-	if (fua && toy->flaw != TOY_FUA_LIES && toy->flaw != TOY_FUA_ALONE)
-		toy->n_durable = toy->n_log;
 	apply_now(toy, r, false);
 }
 
@@ -169,6 +167,10 @@ static void publish(struct toy *toy, const struct block_req *req, bool at_answer
 			   at_answer);
 		from += part;
 	}
+	/* Also for a trim that was too small to do anything: what came before it is covered. */
+	if (!at_answer && (req->flags & BLOCK_FUA) && toy->flaw != TOY_FUA_LIES &&
+	    toy->flaw != TOY_FUA_ALONE)
+		toy->n_durable = toy->n_log;
 }
 
 /* ---- Requests ------------------------------------------------------------------------ */
