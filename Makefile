@@ -23,6 +23,8 @@ COMMIT  := $(shell git describe --always --dirty 2>/dev/null)
 
 # What runs on any machine, and what stands below it: the real one or the simulated one.
 CORE  := $(wildcard base/*.c block/*.c store/*.c engine/*.c nbd/*.c)
+# What needs SQLite besides.
+PLANE := $(wildcard metadata/*.c control/*.c)
 REAL  := io/io_uring.c $(filter-out io/io_uring.c,$(wildcard io/*.c))
 FAKE  := $(wildcard tests/sim/machine/*.c)
 # The simulated machine counts its own memory, so that a power cut frees what a daemon held.
@@ -33,6 +35,7 @@ SIMT  := $(wildcard tests/sim/test_*.c)
 SIM   := $(filter-out $(SIMT),$(wildcard tests/sim/*.c))
 LIBS_CORE := -lisal
 LIBS_REAL := -luring $(LIBS_CORE)
+LIBS_PLANE := -lsqlite3
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 UNIT_BINS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT))
@@ -49,22 +52,24 @@ SUBMAKE    = $(MAKE) --no-print-directory $(JOBS)
 
 all: $(BIN)/volumed ## Build the programs into build/bin/ (the default)
 
-$(BIN)/volumed: $(call obj,$(DAEMON) $(CORE) $(REAL))
+$(BIN)/volumed: $(call obj,$(DAEMON) $(API) $(PLANE) $(CORE) $(REAL))
 	@mkdir -p $(@D)
 	$(call say,LINK)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) -lsystemd -linih
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) $(LIBS_PLANE) $(LIBS_API) \
+		-lsystemd -linih
 
-$(filter-out $(UNIT_OWN),$(UNIT_BINS)): $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(call obj,$(CORE) $(REAL))
+$(filter-out $(UNIT_OWN),$(UNIT_BINS)): $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o \
+              $(call obj,$(PLANE) $(CORE) $(REAL))
 	@mkdir -p $(@D)
 	$(call say,LINK)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) -lcmocka
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) $(LIBS_PLANE) -lcmocka
 
 # Tests on the simulated machine.
 $(SIMT_BINS): $(BUILD)/tests/sim_%: $(BUILD)/obj/tests/sim/%.o \
-              $(call obj,$(SIM) $(CORE_ON_FAKE) $(FAKE))
+              $(call obj,$(SIM) $(PLANE) $(CORE_ON_FAKE) $(FAKE))
 	@mkdir -p $(@D)
 	$(call say,LINK)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CORE) -lcmocka
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CORE) $(LIBS_PLANE) -lcmocka
 
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
@@ -83,7 +88,7 @@ $(BUILD)/obj/volumed/main.o: CPPFLAGS += \
 
 tests: all $(TEST_BINS) $(NBD_RAM)
 fuzzers: $(LIBFUZZER)
-objects: $(call obj,$(DAEMON) $(CORE) $(REAL) $(FAKE) $(SIM) $(API) $(CLI) $(wildcard bench/*.c tests/*/*.c))
+objects: $(call obj,$(DAEMON) $(PLANE) $(CORE) $(REAL) $(FAKE) $(SIM) $(API) $(CLI) $(wildcard bench/*.c tests/*/*.c))
 
 setup: ## Install the Debian packages that are missing, for all targets
 	@scripts/setup.sh build test lint bench fuzz

@@ -59,7 +59,7 @@ static void make_export_name(struct control *c, char name[CATALOG_EXPORT_MAX + 1
 		snprintf(name + 2 * i, 3, "%02x", random[i]);
 }
 
-void attach_start(struct control *c, struct control_op *op)
+void control_attach(struct control *c, struct control_op *op)
 {
 	struct task *t;
 	struct id volume;

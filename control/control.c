@@ -132,20 +132,20 @@ static void control_on_op(struct io_msg *msg)
 static void control_dispatch(struct control *c, struct control_op *op)
 {
 	static void (*const start[CONTROL_KINDS])(struct control * c, struct control_op * op) = {
-	    [CONTROL_PING] = ping_start,
-	    [CONTROL_STATUS] = status_start,
-	    [CONTROL_CHECK] = check_start,
-	    [CONTROL_VOLUME_CREATE] = create_start,
-	    [CONTROL_VOLUME_LIST] = list_start,
-	    [CONTROL_VOLUME_SHOW] = show_start,
-	    [CONTROL_VOLUME_RESIZE] = resize_start,
-	    [CONTROL_VOLUME_DELETE] = delete_start,
-	    [CONTROL_ATTACH] = attach_start,
-	    [CONTROL_DETACH] = detach_start,
-	    [CONTROL_INSTANCE_REGISTER] = instance_register_start,
-	    [CONTROL_INSTANCE_LIST] = list_start,
-	    [CONTROL_INSTANCE_DEREGISTER] = instance_deregister_start,
-	    [CONTROL_EVENT_LIST] = list_start,
+	    [CONTROL_PING] = control_ping,
+	    [CONTROL_STATUS] = control_status,
+	    [CONTROL_CHECK] = control_check,
+	    [CONTROL_VOLUME_CREATE] = control_create,
+	    [CONTROL_VOLUME_LIST] = control_list,
+	    [CONTROL_VOLUME_SHOW] = control_show,
+	    [CONTROL_VOLUME_RESIZE] = control_resize,
+	    [CONTROL_VOLUME_DELETE] = control_delete,
+	    [CONTROL_ATTACH] = control_attach,
+	    [CONTROL_DETACH] = control_detach,
+	    [CONTROL_INSTANCE_REGISTER] = control_register,
+	    [CONTROL_INSTANCE_LIST] = control_list,
+	    [CONTROL_INSTANCE_DEREGISTER] = control_deregister,
+	    [CONTROL_EVENT_LIST] = control_list,
 	};
 
 	CHECK((unsigned)op->kind < CONTROL_KINDS);

@@ -29,7 +29,7 @@ static int create_begin(struct catalog *c, struct catalog_job *job);
 static int create_confirm(struct catalog *c, struct catalog_job *job);
 static int create_undo(struct catalog *c, struct catalog_job *job);
 
-void create_start(struct control *c, struct control_op *op)
+void control_create(struct control *c, struct control_op *op)
 {
 	struct task *t = NULL;
 	uint64_t size = 0;

@@ -24,7 +24,7 @@ static void delete_step(struct task *t);
 static int delete_begin(struct catalog *c, struct catalog_job *job);
 static int delete_confirm(struct catalog *c, struct catalog_job *job);
 
-void delete_start(struct control *c, struct control_op *op)
+void control_delete(struct control *c, struct control_op *op)
 {
 	struct id id;
 	struct disk *d;
@@ -37,7 +37,7 @@ void delete_start(struct control *c, struct control_op *op)
 	/* It is on its way already: say so, and do not wait for the end. */
 	d = disk_find(c, id);
 	if (d && d->deleting) {
-		show_start(c, op);
+		control_show(c, op);
 		return;
 	}
 	t = task_new(c, op, delete_step);

@@ -439,7 +439,7 @@ static int check_list(struct control_op *op)
 	return filter_check(op, &op->error);
 }
 
-void list_start(struct control *c, struct control_op *op)
+void control_list(struct control *c, struct control_op *op)
 {
 	struct task *t = check_list(op) == 0 ? task_new(c, op, list_step) : NULL;
 
@@ -480,7 +480,7 @@ struct stats_query {
 };
 
 /* For DELETE of what is on its way already, too. */
-void show_start(struct control *c, struct control_op *op)
+void control_show(struct control *c, struct control_op *op)
 {
 	const char *volume =
 	    op->kind == CONTROL_VOLUME_DELETE ? op->delete.volume : op->show.volume;
@@ -513,7 +513,7 @@ static int show_job(struct catalog *c, struct catalog_job *job)
 static bool ask_for_stats(struct task *t)
 {
 	struct disk *d = disk_find(t->control, t->volume.id);
-	struct stats_query *q = d && d->volume ? mem_alloc(sizeof(*q)) : NULL;
+	struct stats_query *q = d && d->volume && !d->closing ? mem_alloc(sizeof(*q)) : NULL;
 
 	if (!q)
 		return false;

@@ -41,7 +41,7 @@ static void detach_on_timer(struct io_op *op);
 static int detach_begin(struct catalog *c, struct catalog_job *job);
 static int detach_confirm(struct catalog *c, struct catalog_job *job);
 
-void detach_start(struct control *c, struct control_op *op)
+void control_detach(struct control *c, struct control_op *op)
 {
 	struct id volume;
 	struct id instance;

@@ -41,7 +41,7 @@ static int put_result(struct catalog *c, struct task *t)
 /* ---- Register ---------------------------------------------------------------------------------
  */
 
-void instance_register_start(struct control *c, struct control_op *op)
+void control_register(struct control *c, struct control_op *op)
 {
 	const char *name = op->instance_register.name ? op->instance_register.name : "";
 	const char *host = op->instance_register.host ? op->instance_register.host : c->config.host;
@@ -86,7 +86,7 @@ static int register_job(struct catalog *c, struct catalog_job *job)
 /* ---- Deregister -------------------------------------------------------------------------------
  */
 
-void instance_deregister_start(struct control *c, struct control_op *op)
+void control_deregister(struct control *c, struct control_op *op)
 {
 	struct task *t = NULL;
 	struct id id;

@@ -59,13 +59,14 @@ struct control {
 	bool started;
 	bool stopping;
 	struct control_stop *stop;
+	bool resting;
+	struct io_op stopped;
 
 	struct list disks[DISK_BUCKETS];
 	unsigned n_disks_open;
 	struct list ports; /* of attachments; closing ones are not on it */
 	unsigned n_tasks;
-	struct starting *starting;        /* start.c, while it runs */
-	struct control_error store_error; /* status.c shows it */
+	struct starting *starting; /* start.c, while it runs */
 
 	/* exports.list may be asked by any thread. */
 	struct export_names *names;
@@ -95,6 +96,7 @@ struct disk {
 	struct task *task;     /* that has it */
 	struct list waiting;   /* tasks in line */
 	bool deleting;         /* the task that has it deletes it */
+	bool closing;          /* the message that closes it is on its way */
 };
 
 struct disk *disk_find(struct control *c, struct id id);
@@ -233,11 +235,11 @@ void exports_free(struct control *c);
 /* ---- Machines ---------------------------------------------------------------------------------
  */
 
-void create_start(struct control *c, struct control_op *op);
-void delete_start(struct control *c, struct control_op *op);
-void resize_start(struct control *c, struct control_op *op);
-void attach_start(struct control *c, struct control_op *op);
-void detach_start(struct control *c, struct control_op *op);
+void control_create(struct control *c, struct control_op *op);
+void control_delete(struct control *c, struct control_op *op);
+void control_resize(struct control *c, struct control_op *op);
+void control_attach(struct control *c, struct control_op *op);
+void control_detach(struct control *c, struct control_op *op);
 /* Go on from the row's state. `ended` gets `arg`. */
 struct resume {
 	const struct catalog_volume *volume;
@@ -251,13 +253,13 @@ int resize_resume(struct control *c, const struct resume *r);
 int attach_resume(struct control *c, const struct resume *r);
 int detach_resume(struct control *c, const struct resume *r);
 
-void instance_register_start(struct control *c, struct control_op *op);
-void instance_deregister_start(struct control *c, struct control_op *op);
-void list_start(struct control *c, struct control_op *op);
-void show_start(struct control *c, struct control_op *op);
-void status_start(struct control *c, struct control_op *op);
-void ping_start(struct control *c, struct control_op *op);
-void check_start(struct control *c, struct control_op *op);
+void control_register(struct control *c, struct control_op *op);
+void control_deregister(struct control *c, struct control_op *op);
+void control_list(struct control *c, struct control_op *op);
+void control_show(struct control *c, struct control_op *op);
+void control_status(struct control *c, struct control_op *op);
+void control_ping(struct control *c, struct control_op *op);
+void control_check(struct control *c, struct control_op *op);
 
 /* control.c: the op is done, with op->error. */
 void control_finish(struct control *c, struct control_op *op);

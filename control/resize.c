@@ -32,7 +32,7 @@ static void resize_step(struct task *t);
 static int resize_begin(struct catalog *c, struct catalog_job *job);
 static int resize_confirm(struct catalog *c, struct catalog_job *job);
 
-void resize_start(struct control *c, struct control_op *op)
+void control_resize(struct control *c, struct control_op *op)
 {
 	struct task *t = NULL;
 	struct id id;

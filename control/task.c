@@ -287,6 +287,7 @@ void task_opened(struct task *t)
 void task_close(struct task *t, int state)
 {
 	t->home = t->disk->home;
+	t->disk->closing = true;
 	t->volume_op = (struct volume_op){.volume = t->disk->volume};
 	task_engine(t, state, volume_close);
 }
@@ -296,6 +297,7 @@ void task_closed(struct task *t)
 	char id[ID_TEXT_MAX];
 
 	t->disk->volume = NULL;
+	t->disk->closing = false;
 	t->disk->home->n_open--;
 	t->disk->home = NULL;
 	t->control->n_disks_open--;

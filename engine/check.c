@@ -242,7 +242,7 @@ static void walk_step(struct walk *w)
 {
 	if (w->counting && !walk_counting(w))
 		return;
-	while (w->lba < w->end) {
+	while (w->lba < w->end && !w->op->counters_only) {
 		bool asleep;
 		struct entry e;
 		uint64_t n;

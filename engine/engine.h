@@ -83,6 +83,7 @@ struct volume_op {
 	void (*say)(void *arg, const char *text);
 	void *arg;
 	uint64_t n_wrong;
+	bool counters_only; /* check: do not read the stored blocks */
 
 	bool more;      /* delete: out, segments are left */
 	uint64_t freed; /* delete: out, segments that this call freed */

@@ -166,6 +166,12 @@ int catalog_volume_remove(struct catalog *c, struct id id, struct err *err);
 /* The first one whose id is greater; 0 is less than any. -ENOENT at the end (err untouched). */
 int catalog_volume_after(struct catalog *c, struct id after, struct catalog_volume *ret_v,
 			 struct err *err);
+struct catalog_counts {
+	uint64_t volumes[CATALOG_VOLUME_STATES];
+	uint64_t instances;
+	uint64_t attachments;
+};
+int catalog_count(struct catalog *c, struct catalog_counts *ret_counts, struct err *err);
 /* The sizes of all volumes that are not being deleted; a resize under way counts with its aim. */
 int catalog_provisioned(struct catalog *c, uint64_t *ret_bytes, struct err *err);
 

@@ -165,6 +165,41 @@ int catalog_provisioned(struct catalog *c, uint64_t *ret_bytes, struct err *err)
 	return r < 0 ? r : 0;
 }
 
+static int count_volumes(struct catalog *c, struct catalog_counts *counts, struct err *err)
+{
+	sqlite3_stmt *s = sql_use(c, SQL_COUNT_VOLUMES, err);
+	unsigned state;
+	int r;
+
+	if (!s)
+		return err->code;
+	while ((r = sql_row(c, s, err)) > 0) {
+		r = sql_get_name(s, 0, volume_states, CATALOG_VOLUME_STATES, &state, err);
+		if (r < 0)
+			break;
+		counts->volumes[state] = sql_get_int(s, 1);
+	}
+	sql_end(s);
+	return r;
+}
+
+int catalog_count(struct catalog *c, struct catalog_counts *ret_counts, struct err *err)
+{
+	struct catalog_counts counts = {0};
+	int r = count_volumes(c, &counts, err);
+	sqlite3_stmt *s = r == 0 ? sql_use(c, SQL_COUNT_OTHERS, err) : NULL;
+
+	if (!s)
+		return err->code;
+	r = sql_row(c, s, err);
+	counts.instances = r > 0 ? sql_get_int(s, 0) : 0;
+	counts.attachments = r > 0 ? sql_get_int(s, 1) : 0;
+	sql_end(s);
+	if (r > 0)
+		*ret_counts = counts;
+	return r < 0 ? r : 0;
+}
+
 /* ---- Instances --------------------------------------------------------------------------------
  */
 

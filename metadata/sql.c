@@ -25,6 +25,9 @@ static const char *const texts[SQL_STATEMENTS] = {
     [SQL_VOLUME_AFTER] = "SELECT " VOLUME_COLUMNS " FROM volumes WHERE id > ? ORDER BY id LIMIT 1",
     [SQL_PROVISIONED] = "SELECT coalesce(sum(max(size, resize_to)), 0) FROM volumes "
 			"WHERE state <> 'deleting'",
+    [SQL_COUNT_VOLUMES] = "SELECT state, count(*) FROM volumes GROUP BY state",
+    [SQL_COUNT_OTHERS] = "SELECT (SELECT count(*) FROM instances), "
+			 "(SELECT count(*) FROM attachments)",
     [SQL_INSTANCE_ADD] = "INSERT INTO instances (" INSTANCE_COLUMNS ") VALUES (?,?,?,?,?)",
     [SQL_INSTANCE_GET] = "SELECT " INSTANCE_COLUMNS " FROM instances WHERE id = ?",
     [SQL_INSTANCE_REMOVE] = "DELETE FROM instances WHERE id = ?",
@@ -37,8 +40,7 @@ static const char *const texts[SQL_STATEMENTS] = {
     [SQL_ATTACHMENT_REMOVE] = "DELETE FROM attachments WHERE id = ?",
     [SQL_ATTACHMENT_AFTER] = "SELECT " ATTACHMENT_COLUMNS " FROM attachments "
 			     "WHERE instance = ?1 AND device > ?2 ORDER BY device LIMIT 1",
-    [SQL_DEVICE_TAKEN] =
-	"SELECT count(*) FROM attachments WHERE instance = ?1 AND device = ?2",
+    [SQL_DEVICE_TAKEN] = "SELECT count(*) FROM attachments WHERE instance = ?1 AND device = ?2",
     [SQL_TOKEN_ADD] = "INSERT INTO tokens (token, request_1, request_2, volume, expires) "
 		      "VALUES (?,?,?,?,?)",
     [SQL_TOKEN_GET] = "SELECT token, request_1, request_2, volume, expires FROM tokens "

@@ -54,7 +54,24 @@ void nbd_conn_start(struct nbd_conn *conn)
 	log_info("nbd: %s connected to export %s", conn->peer, conn->name);
 	if (lane->stopping)
 		nbd_conn_drain(conn, "the server stops");
+	conn->arrived = true;
+	if (conn->leave != LEAVE_NOT)
+		nbd_conn_leave(conn, conn->leave == LEAVE_AT_ONCE);
 	nbd_receive_step(conn);
+}
+
+/* Before it has arrived nothing of it can reach the device. */
+void nbd_conn_leave(void *holder, bool at_once)
+{
+	struct nbd_conn *conn = holder;
+
+	conn->leave = at_once ? LEAVE_AT_ONCE : LEAVE_DRAINED;
+	if (!conn->arrived)
+		return;
+	if (at_once)
+		nbd_conn_kill(conn, "its volume was detached by force");
+	else
+		nbd_conn_drain(conn, "its volume was detached");
 }
 
 void nbd_conn_step(struct nbd_conn *conn)

@@ -311,6 +311,8 @@ static enum next handshake_resolve(struct nbd_handshake *h, const struct nbd_nam
 	op->loop = server->loop;
 	op->local = h->conn->local;
 	op->claim = wants_claim(h);
+	op->leave = nbd_conn_leave;
+	op->holder = h->conn;
 	op->done = handshake_on_resolved;
 	handshake_enter(h, HANDSHAKE_WAIT_RESOLVE);
 	server->exports->resolve(server->exports, op);

@@ -109,6 +109,8 @@ struct nbd_conn {
 	void *claim;
 	struct nbd_lane *lane;
 
+	bool arrived; /* on its lane, and was it asked to leave before? (The lane's, both.) */
+	enum nbd_leave { LEAVE_NOT, LEAVE_DRAINED, LEAVE_AT_ONCE } leave;
 	enum nbd_conn_state state;
 	const char *cause; /* of the end, for the log */
 	bool dead;         /* nothing more is sent */
@@ -252,6 +254,8 @@ void nbd_conn_start(struct nbd_conn *conn);
 void nbd_conn_step(struct nbd_conn *conn);
 /* Ends in good order: finishes what was received. */
 void nbd_conn_drain(struct nbd_conn *conn, const char *cause);
+/* export_op's `leave`. */
+void nbd_conn_leave(void *holder, bool at_once);
 /* Ends at once: what is under way is finished without an answer. */
 void nbd_conn_kill(struct nbd_conn *conn, const char *cause);
 

@@ -23,17 +23,24 @@ static void encode(const char *path, char *ret, size_t size)
 	ret[used] = '\0';
 }
 
-static void uri_of(const struct listener *l, char *ret, size_t size)
+/* On a unix socket a volume goes by its id; elsewhere by a name that nobody can guess. */
+static const char *name_on(const struct listener *l, const struct control_volume *volume)
+{
+	return l->is_unix ? volume->id : volume->attachments[0].export_name;
+}
+
+static void uri_of(const struct listener *l, const struct control_volume *volume, char *ret,
+		   size_t size)
 {
 	char absolute[PATH_MAX];
 	char encoded[3 * LISTENER_NAME_MAX + PATH_MAX];
 
 	if (!l->is_unix) {
-		snprintf(ret, size, "nbd://%s", l->name);
+		snprintf(ret, size, "nbd://%s/%s", l->name, name_on(l, volume));
 		return;
 	}
 	encode(realpath(l->name, absolute) ? absolute : l->name, encoded, sizeof(encoded));
-	snprintf(ret, size, "nbd+unix:///?socket=%s", encoded);
+	snprintf(ret, size, "nbd+unix:///%s?socket=%s", name_on(l, volume), encoded);
 }
 
 /* The address as QEMU's -blockdev takes it; commas in a path are doubled. */
@@ -64,18 +71,18 @@ static void print_qemu_server(const struct listener *l)
 	}
 }
 
-void hints_print(const struct listeners *listeners)
+void hints_print(const struct listeners *listeners, const struct control_volume *volume)
 {
 	char uri[2 * PATH_MAX];
 
-	if (listeners->n == 0)
+	if (listeners->n == 0 || !volume || volume->n_attachments == 0)
 		return;
 	printf("\nThe disk is served at\n");
 	for (unsigned i = 0; i < listeners->n; i++) {
-		uri_of(&listeners->all[i], uri, sizeof(uri));
+		uri_of(&listeners->all[i], volume, uri, sizeof(uri));
 		printf("  %s\n", uri);
 	}
-	uri_of(&listeners->all[0], uri, sizeof(uri));
+	uri_of(&listeners->all[0], volume, uri, sizeof(uri));
 	printf("\nTry, from another terminal (apt install libnbd-bin qemu-utils fio):\n"
 	       "  nbdinfo '%s'\n"
 	       "  nbdcopy '%s' copy.raw\n"
@@ -93,6 +100,7 @@ void hints_print(const struct listeners *listeners)
 	       "  qemu-system-x86_64 -m 1G -nographic -device virtio-blk-pci,drive=disk \\\n"
 	       "    -blockdev 'driver=nbd,node-name=disk,reconnect-delay=30,");
 	print_qemu_server(&listeners->all[0]);
-	printf("'\n\nCtrl-C stops volumed; the next start finds all data again.\n\n");
+	printf(",export=%s'\n\nCtrl-C stops volumed; the next start finds all data again.\n\n",
+	       name_on(&listeners->all[0], volume));
 	fflush(stdout);
 }

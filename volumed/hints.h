@@ -5,9 +5,11 @@
 #ifndef VOLUMED_HINTS_H
 #define VOLUMED_HINTS_H
 
+#include "control/control.h"
 #include "volumed/sockets.h"
 
 /* On standard output, for these sockets and the daemon's first volume. */
-void hints_print(const struct listeners *listeners);
+/* For one attached volume; NULL: there is nothing to try. */
+void hints_print(const struct listeners *listeners, const struct control_volume *volume);
 
 #endif
