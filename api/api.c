@@ -3,6 +3,7 @@
 
 #include "api/call.h"
 #include "api/limits.h"
+#include "base/check.h"
 #include "base/log.h"
 #include "base/mem.h"
 
@@ -74,30 +75,36 @@ int api_new(const struct api_config *config, struct api **ret_api, struct err *e
 	return 0;
 }
 
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * NSEC_PER_SEC + (uint64_t)now.tv_nsec;
+}
+
 void api_quiesce(struct api *api)
 {
 	if (!api)
 		return;
-	__atomic_store_n(&api->quiet, 1, __ATOMIC_RELAXED);
+	api->quiet_since = now_ns();
+	__atomic_store_n(&api->quiet, 1, __ATOMIC_SEQ_CST);
 }
 
-/* Control has answered everything: what is left is to send it. */
-static void wait_for_replies(struct api *api)
+bool api_is_busy(struct api *api)
 {
-	const struct timespec tick = {.tv_nsec = 2 * NSEC_PER_MSEC};
-
-	for (uint64_t waited = 0; waited < REPLY_GRACE_NS; waited += (uint64_t)tick.tv_nsec) {
-		if (__atomic_load_n(&api->n_calls, __ATOMIC_RELAXED) == 0)
-			return;
-		nanosleep(&tick, NULL);
-	}
+	CHECK(api->quiet);
+	if (__atomic_load_n(&api->n_operations, __ATOMIC_SEQ_CST) > 0)
+		return true;
+	return __atomic_load_n(&api->n_calls, __ATOMIC_SEQ_CST) > 0 &&
+	       now_ns() - api->quiet_since < REPLY_GRACE_NS;
 }
 
 void api_free(struct api *api)
 {
 	if (!api)
 		return;
-	wait_for_replies(api);
+	CHECK(__atomic_load_n(&api->n_operations, __ATOMIC_SEQ_CST) == 0);
 	MHD_stop_daemon(api->http);
 	api_check_free(&api->check);
 	mem_free(api);

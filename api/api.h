@@ -12,6 +12,8 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
+
 struct api;
 struct control;
 
@@ -24,8 +26,10 @@ struct api_config {
 int api_new(const struct api_config *config, struct api **ret_api, struct err *err);
 /* New requests get 503 from now on. Those under way go on: stop control next, which ends them. */
 void api_quiesce(struct api *api); /* NULL is legal */
-/* Gives replies under way a second to leave, and ends. No operation of ours is left in control:
- * it has stopped, or was never started. NULL is legal. */
+/* After api_quiesce: whether an operation of ours is still in control, or a reply not sent, for
+ * which clients get a second. Ask again a little later; never with NULL. */
+bool api_is_busy(struct api *api);
+/* It is not busy. NULL is legal. */
 void api_free(struct api *api);
 
 #endif

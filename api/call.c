@@ -65,9 +65,9 @@ struct call *call_new(struct api *api, struct MHD_Connection *connection, const 
 	c->connection = connection;
 	call_enter(c, CALL_HEAD);
 	find_route(c, path, method);
-	if (__atomic_load_n(&api->quiet, __ATOMIC_RELAXED))
+	if (__atomic_load_n(&api->quiet, __ATOMIC_SEQ_CST))
 		api_error_set(&c->error, API_UNAVAILABLE, "the daemon is stopping");
-	__atomic_add_fetch(&api->n_calls, 1, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&api->n_calls, 1, __ATOMIC_SEQ_CST);
 	return c;
 }
 
@@ -188,14 +188,38 @@ static int parse(struct call *c)
 /* ---- The operation ----------------------------------------------------------------------------
  */
 
+bool api_begin_operation(struct api *api)
+{
+	__atomic_add_fetch(&api->n_operations, 1, __ATOMIC_SEQ_CST);
+	if (!__atomic_load_n(&api->quiet, __ATOMIC_SEQ_CST))
+		return true;
+	api_end_operation(api);
+	return false;
+}
+
+void api_end_operation(struct api *api)
+{
+	__atomic_sub_fetch(&api->n_operations, 1, __ATOMIC_SEQ_CST);
+}
+
 /* On control's loop. */
 static void call_on_done(struct control_op *op)
 {
-	MHD_resume_connection(container_of(op, struct call, op)->connection);
+	struct call *c = container_of(op, struct call, op);
+	struct api *api = c->api;
+
+	MHD_resume_connection(c->connection); /* from here on `c` may be gone */
+	api_end_operation(api);
 }
 
 static void submit(struct call *c)
 {
+	if (!api_begin_operation(c->api)) {
+		api_error_set(&c->error, API_UNAVAILABLE, "the daemon is stopping");
+		call_enter(c, CALL_REPLY);
+		return;
+	}
+	call_enter(c, CALL_WAIT);
 	c->op.kind = c->route->op;
 	c->op.done = call_on_done;
 	c->op.who = who_is(c->connection, &c->memory);
@@ -212,12 +236,10 @@ static void act(struct call *c)
 	}
 	switch (c->route->kind) {
 	case ROUTE_CONTROL:
-		call_enter(c, CALL_WAIT);
 		submit(c);
 		return;
 	case ROUTE_CHECK_START:
-		api_check_start(&c->api->check, c->api->control, c->op.check.deep, wall_clock(),
-				&c->error);
+		api_check_start(c->api, c->op.check.deep, wall_clock(), &c->error);
 		break;
 	case ROUTE_INDEX:
 	case ROUTE_CHECK_SHOW:
@@ -366,7 +388,7 @@ void call_free(struct call *c)
 {
 	if (c->submitted)
 		control_op_release(&c->op);
-	__atomic_sub_fetch(&c->api->n_calls, 1, __ATOMIC_RELAXED);
+	__atomic_sub_fetch(&c->api->n_calls, 1, __ATOMIC_SEQ_CST);
 	arena_free(&c->memory);
 	mem_free(c->body);
 	mem_free(c);

@@ -22,9 +22,20 @@ struct api {
 	struct MHD_Daemon *http;
 	struct control *control;
 	struct api_check check;
-	int quiet;        /* atomic: new requests get 503 */
-	unsigned n_calls; /* atomic: requests that have not ended */
+	uint64_t quiet_since; /* ns */
+
+	/* Atomic. */
+	int quiet;             /* no new operations */
+	unsigned n_operations; /* in control */
+	unsigned n_calls;      /* requests that have not ended */
 };
+
+/* Counts an operation that is about to be submitted; false: we are stopping, and it may not be.
+ * Counted first and looked after it, so that who has called api_quiesce and then sees no operation
+ * can be sure that none comes. */
+bool api_begin_operation(struct api *api);
+/* In `done`, the last thing. */
+void api_end_operation(struct api *api);
 
 enum call_state {
 	CALL_HEAD,

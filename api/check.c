@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "api/check.h"
 
+#include "api/call.h"
 #include "api/render.h"
 #include "base/check.h"
 
@@ -14,11 +15,13 @@ static void check_on_done(struct control_op *op)
 	struct api_check *check = container_of(op, struct api_check, op);
 
 	__atomic_store_n(&check->finished, 1, __ATOMIC_RELEASE);
+	api_end_operation(check->api);
 }
 
-int api_check_start(struct api_check *check, struct control *control, bool deep, uint64_t now,
-		    struct api_error *error)
+int api_check_start(struct api *api, bool deep, uint64_t now, struct api_error *error)
 {
+	struct api_check *check = &api->check;
+
 	if (check->started && !is_finished(check)) {
 		if (check->op.check.deep == deep)
 			return 0;
@@ -26,7 +29,10 @@ int api_check_start(struct api_check *check, struct control *control, bool deep,
 				     "a check that is %sdeep is running: wait for its end",
 				     check->op.check.deep ? "" : "not ");
 	}
+	if (!api_begin_operation(api))
+		return api_error_set(error, API_UNAVAILABLE, "the daemon is stopping");
 	api_check_free(check);
+	check->api = api;
 	check->started = true;
 	check->finished = 0;
 	check->start_time = now;
@@ -35,7 +41,7 @@ int api_check_start(struct api_check *check, struct control *control, bool deep,
 	    .done = check_on_done,
 	    .check = {.deep = deep},
 	};
-	control_submit(control, &check->op);
+	control_submit(api->control, &check->op);
 	return 0;
 }
 

@@ -13,7 +13,10 @@
 
 #include <jansson.h>
 
+struct api;
+
 struct api_check {
+	struct api *api;
 	bool started;
 	int finished; /* atomic: the operation is done */
 	uint64_t start_time;
@@ -21,8 +24,7 @@ struct api_check {
 };
 
 /* Starts one, or joins the one that runs, if that looks as deep. */
-int api_check_start(struct api_check *check, struct control *control, bool deep, uint64_t now,
-		    struct api_error *error);
+int api_check_start(struct api *api, bool deep, uint64_t now, struct api_error *error);
 /* {"state": "none" | "running" | "done" | "failed", ...}, or NULL: no memory. */
 json_t *api_check_render(const struct api_check *check);
 /* Control has stopped. */

@@ -267,8 +267,12 @@ static void print_check(const json_t *check)
 
 	json_array_foreach(json_object_get(check, "findings"), i, finding)
 	    puts(json_string_value(finding));
-	printf("%s: %" PRIu64 " volumes looked at, %" PRIu64 " things wrong\n",
-	       wrong ? "damaged" : "clean", get_number(check, "volumes"), wrong);
+	printf("%s: %" PRIu64 " volumes looked at", wrong ? "damaged" : "clean",
+	       get_number(check, "volumes"));
+	if (get_number(check, "skipped"))
+		printf(" (%" PRIu64 " in use, which check themselves as they are read)",
+		       get_number(check, "skipped"));
+	printf(", %" PRIu64 " things wrong\n", wrong);
 }
 
 int run_check(struct cli *cli)

@@ -287,6 +287,8 @@ static int stop(void **state)
 	(void)state;
 	api_quiesce(api);
 	stop_fake();
+	while (api_is_busy(api))
+		usleep(1000);
 	api_free(api);
 	unlink(socket_path);
 	assert_int_equal(fake.n_submitted, fake.n_released);
