@@ -52,13 +52,14 @@ SUBMAKE    = $(MAKE) --no-print-directory $(JOBS)
 
 all: $(BIN)/volumed ## Build the programs into build/bin/ (the default)
 
-$(BIN)/volumed: $(call obj,$(DAEMON) $(PLANE) $(CORE) $(REAL))
+$(BIN)/volumed: $(call obj,$(DAEMON) $(API) $(PLANE) $(CORE) $(REAL))
 	@mkdir -p $(@D)
 	$(call say,LINK)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) $(LIBS_PLANE) -lsystemd
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) $(LIBS_PLANE) $(LIBS_API) \
+		-lsystemd -linih
 
-$(UNIT_BINS): $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o \
-		$(call obj,$(PLANE) $(CORE) $(REAL))
+$(filter-out $(UNIT_OWN),$(UNIT_BINS)): $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o \
+              $(call obj,$(PLANE) $(CORE) $(REAL))
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) $(LIBS_PLANE) -lcmocka
@@ -87,7 +88,7 @@ $(BUILD)/obj/volumed/main.o: CPPFLAGS += \
 
 tests: all $(TEST_BINS) $(NBD_RAM)
 fuzzers: $(LIBFUZZER)
-objects: $(call obj,$(DAEMON) $(PLANE) $(CORE) $(REAL) $(FAKE) $(SIM) $(wildcard bench/*.c tests/*/*.c))
+objects: $(call obj,$(DAEMON) $(PLANE) $(CORE) $(REAL) $(FAKE) $(SIM) $(API) $(CLI) $(wildcard bench/*.c tests/*/*.c))
 
 setup: ## Install the Debian packages that are missing, for all targets
 	@scripts/setup.sh build test lint bench fuzz
@@ -144,10 +145,21 @@ format: ## Rewrite the sources with clang-format
 
 UNITDIR ?= $(or $(shell pkg-config --variable=systemdsystemunitdir systemd 2>/dev/null),\
 	$(PREFIX)/lib/systemd/system)
-SUBST    = sed -e 's,@SBINDIR@,$(PREFIX)/sbin,g'
+SYSCONFDIR ?= /etc
+SUBST    = sed -e 's,@SBINDIR@,$(PREFIX)/sbin,g' -e 's,@SYSCONFDIR@,$(SYSCONFDIR),g'
+MAN      = $(DESTDIR)$(PREFIX)/share/man
+CONFIG   = $(DESTDIR)$(SYSCONFDIR)/volumed/volumed.conf
 install: all ## Install into DESTDIR with PREFIX (/usr/local)
 	install -D -m 755 $(BIN)/volumed $(DESTDIR)$(PREFIX)/sbin/volumed
-	install -D -m 644 man/volumed.8 $(DESTDIR)$(PREFIX)/share/man/man8/volumed.8
+	install -D -m 755 $(BIN)/volumectl $(DESTDIR)$(PREFIX)/bin/volumectl
+	install -D -m 644 man/volumectl.1 $(MAN)/man1/volumectl.1
+	install -D -m 644 man/volumed.conf.5 $(MAN)/man5/volumed.conf.5
+	install -D -m 644 man/volumed.8 $(MAN)/man8/volumed.8
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	$(BIN)/volumectl completion bash \
+		> $(DESTDIR)$(PREFIX)/share/bash-completion/completions/volumectl
+	@# What the admin has changed stays.
+	[ -e $(CONFIG) ] || install -D -m 644 packaging/volumed.conf $(CONFIG)
 	install -d $(DESTDIR)$(UNITDIR)
 	$(SUBST) packaging/volumed.service.in > $(DESTDIR)$(UNITDIR)/volumed.service
 	$(SUBST) packaging/volumed.socket.in > $(DESTDIR)$(UNITDIR)/volumed.socket

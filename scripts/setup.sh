@@ -7,10 +7,13 @@ set -eu
 
 packages_of() {
 	case $1 in
-	build) echo gcc libc6-dev make pkg-config liburing-dev libisal-dev libsystemd-dev libsqlite3-dev ;;
+	build)
+		echo gcc libc6-dev make pkg-config liburing-dev libisal-dev libsystemd-dev \
+			libmicrohttpd-dev libjansson-dev libcurl4-gnutls-dev libinih-dev libsqlite3-dev
+		;;
 	test)
 		echo libcmocka-dev libnbd-bin python3-libnbd nbdkit fio qemu-utils e2fsprogs \
-			procps
+			procps curl
 		;;
 	fuzz) echo clang libclang-rt-14-dev ;;
 	lint) echo clang clang-format clang-tidy shellcheck mandoc git libjansson-dev ;;

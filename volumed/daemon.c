@@ -3,14 +3,15 @@
  * Two machines on the main loop. Their WAIT states are the only places where they sleep.
  *
  *     start:  STORE -> WAIT_STORE -> CONTROL -> WAIT_CONTROL -> LIST -> WAIT_LIST -> SERVE -> DONE
- *     stop:   SERVER -> WAIT_SERVER -> CONTROL -> WAIT_CONTROL -> STORE -> WAIT_STORE ->
- *             SIGNALS -> WAIT_SIGNALS -> DONE
+ *     stop:   SERVER -> WAIT_SERVER -> CONTROL -> WAIT_CONTROL -> API <-> WAIT_API
+ *             API -> STORE -> WAIT_STORE -> SIGNALS -> WAIT_SIGNALS -> DONE
  *
  * An error while starting, or a signal that comes during it, ends the first machine at its next
  * step; the second takes down whatever is there.
  */
 #include "volumed/daemon.h"
 
+#include "api/api.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/size.h"
@@ -39,8 +40,9 @@
 #include <unistd.h>
 
 #define BALLAST_SIZE    (16 * MiB) /* what a full disk leaves for deletes and detaches */
-#define LISTED_MAX      16         /* volumes that the ready line names */
-#define BAD_BLOCK_BURST 10         /* lines a second */
+#define API_POLL_NS     (5 * NSEC_PER_MSEC)
+#define LISTED_MAX      16 /* volumes that the ready line names */
+#define BAD_BLOCK_BURST 10 /* lines a second */
 
 enum start_state {
 	START_STORE,
@@ -58,6 +60,8 @@ enum stop_state {
 	STOP_WAIT_SERVER,
 	STOP_CONTROL,
 	STOP_WAIT_CONTROL,
+	STOP_API,
+	STOP_WAIT_API,
 	STOP_STORE,
 	STOP_WAIT_STORE,
 	STOP_SIGNALS,
@@ -83,7 +87,7 @@ struct daemon {
 	struct listeners listeners;
 	struct control_home homes[OPTIONS_THREADS_MAX]; /* the first one's loop is the main loop */
 	unsigned n_homes;
-	struct bad_blocks *bad_blocks; /* for each home */
+	struct bad_blocks bad_blocks[OPTIONS_THREADS_MAX];
 	unsigned n_threads; /* homes from the second on whose loops run in threads of their own */
 	struct signals signals;
 	struct store_open store_open;
@@ -95,6 +99,8 @@ struct daemon {
 	char nbd_socket[PATH_MAX];
 	char host[HOST_NAME_MAX + 1];
 	struct control *control;
+	struct listeners api_listeners;
+	struct api *api;
 	struct nbd_server *server;
 	struct pipes pipes;
 
@@ -104,6 +110,7 @@ struct daemon {
 	struct io_op begin;
 	struct io_op server_stopped;
 	struct io_op connection_ended; /* of --stdio */
+	struct io_op api_poll;
 	struct store_ctl store_close;
 };
 
@@ -117,6 +124,7 @@ static void on_connection_ended(struct io_op *op);
 static void stop_step(struct daemon *d);
 static void stop_on_server(struct io_op *op);
 static void stop_on_control(struct control_stop *stop);
+static void stop_on_api_poll(struct io_op *op);
 static void stop_on_store(struct store_ctl *ctl);
 static void stop_on_signals(struct signals *signals);
 
@@ -150,6 +158,8 @@ static int make_listeners(struct daemon *d)
 	r = listeners_inherit(&d->listeners, &d->err);
 	if (r == 0)
 		r = listeners_add_unix(&d->listeners, d->dir.socket, &d->err);
+	if (r == 0)
+		r = listeners_add_unix(&d->api_listeners, d->dir.api, &d->err);
 	for (unsigned i = 0; r == 0 && i < o->n_listen; i++)
 		r = listeners_add_tcp(&d->listeners, o->listen[i], o->allow_remote, &d->err);
 	return r;
@@ -212,9 +222,6 @@ static int make_engines(struct daemon *d)
 {
 	int r;
 
-	d->bad_blocks = mem_calloc(d->n_homes, sizeof(*d->bad_blocks));
-	if (!d->bad_blocks)
-		return err_set(&d->err, -ENOMEM, "out of memory");
 	for (unsigned i = 0; i < d->n_homes; i++) {
 		struct control_home *home = &d->homes[i];
 		struct engine_config config = {
@@ -286,7 +293,7 @@ static int make_control(struct daemon *d)
 	    .catalog = d->catalog_worker,
 	    .homes = d->homes,
 	    .n_homes = d->n_homes,
-	    .version = argp_program_version,
+	    .version = argp_program_version + strlen("volumed "),
 	    .first_volume_size = d->options->volume_size,
 	};
 
@@ -294,6 +301,21 @@ static int make_control(struct daemon *d)
 		config.host = d->host;
 	name_listeners(d, &config);
 	return control_new(&config, &d->control, &d->err);
+}
+
+/* It answers from now on; until control has started, that it is not ready. */
+static int make_api(struct daemon *d)
+{
+	struct listener *l = &d->api_listeners.all[0];
+	const struct api_config config = {.control = d->control, .listen_fd = l->fd};
+	int r;
+
+	if (d->options->mode == MODE_STDIO)
+		return 0;
+	r = api_new(&config, &d->api, &d->err);
+	if (r == 0)
+		l->fd = -1;
+	return r;
 }
 
 static int make_server(struct daemon *d)
@@ -322,7 +344,9 @@ static int make_service(struct daemon *d)
 		r = make_control(d);
 	if (r == 0)
 		r = make_server(d);
-	return r == 0 ? start_threads(d) : r;
+	if (r == 0)
+		r = start_threads(d);
+	return r == 0 ? make_api(d) : r;
 }
 
 static void start_control(struct daemon *d)
@@ -413,7 +437,8 @@ static void say_ready(const struct daemon *d)
 	if (d->list.next_token && used < sizeof(text))
 		used += (size_t)snprintf(text + used, sizeof(text) - used, " and more");
 	if (used < sizeof(text))
-		used += (size_t)snprintf(text + used, sizeof(text) - used, " on");
+		used += (size_t)snprintf(text + used, sizeof(text) - used, " on%s",
+					 d->options->mode == MODE_STDIO ? " standard input" : "");
 	for (unsigned i = 0; i < d->listeners.n && used < sizeof(text); i++)
 		used += (size_t)snprintf(text + used, sizeof(text) - used, " %s",
 					 d->listeners.all[i].name);
@@ -423,7 +448,8 @@ static void say_ready(const struct daemon *d)
 	sd_notifyf(0, "READY=1\nSTATUS=Serving %u of %u attached volumes", c->n_served,
 		   c->n_attached);
 	if (d->options->hints)
-		hints_print(&d->listeners, d->list.n_items ? d->list.result.volumes : NULL);
+		hints_print(&d->listeners, d->dir.api,
+			    d->list.n_items ? d->list.result.volumes : NULL);
 }
 
 /* ---- Starting ---------------------------------------------------------------------------------
@@ -583,6 +609,7 @@ static void stop_step(struct daemon *d)
 	for (;;) {
 		switch (d->stop_state) {
 		case STOP_SERVER:
+			api_quiesce(d->api);
 			stop_enter(d, d->server ? STOP_WAIT_SERVER : STOP_CONTROL);
 			if (!d->server)
 				continue;
@@ -592,7 +619,7 @@ static void stop_step(struct daemon *d)
 			stop_enter(d, STOP_CONTROL);
 			continue;
 		case STOP_CONTROL:
-			stop_enter(d, d->control ? STOP_WAIT_CONTROL : STOP_STORE);
+			stop_enter(d, d->control ? STOP_WAIT_CONTROL : STOP_API);
 			if (!d->control)
 				continue;
 			stop_control(d);
@@ -600,7 +627,20 @@ static void stop_step(struct daemon *d)
 		case STOP_WAIT_CONTROL:
 			if (!d->err.code)
 				d->err = d->control_stop.err;
-			stop_enter(d, STOP_STORE);
+			stop_enter(d, STOP_API);
+			continue;
+		case STOP_API:
+			if (!d->api || !api_is_busy(d->api)) {
+				api_free(d->api);
+				stop_enter(d, STOP_STORE);
+				continue;
+			}
+			stop_enter(d, STOP_WAIT_API);
+			d->api_poll.done = stop_on_api_poll;
+			io_timer(main_loop(d), &d->api_poll, API_POLL_NS);
+			return;
+		case STOP_WAIT_API:
+			stop_enter(d, STOP_API);
 			continue;
 		case STOP_STORE:
 			stop_enter(d, d->store ? STOP_WAIT_STORE : STOP_SIGNALS);
@@ -639,6 +679,11 @@ static void stop_on_control(struct control_stop *stop)
 	stop_step(container_of(stop, struct daemon, control_stop));
 }
 
+static void stop_on_api_poll(struct io_op *op)
+{
+	stop_step(container_of(op, struct daemon, api_poll));
+}
+
 static void stop_on_store(struct store_ctl *ctl)
 {
 	stop_step(container_of(ctl, struct daemon, store_close));
@@ -670,7 +715,7 @@ static void daemon_free(struct daemon *d)
 		engine_free(d->homes[i].engine);
 	for (unsigned i = 0; i < d->n_homes; i++)
 		io_loop_free(d->homes[i].loop);
-	mem_free(d->bad_blocks);
+	listeners_close(&d->api_listeners);
 	listeners_close(&d->listeners);
 	data_dir_close(&d->dir);
 	mem_free(d);

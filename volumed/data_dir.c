@@ -55,6 +55,8 @@ int data_dir_open(struct data_dir *dir, const char *path, const char *store, boo
 	snprintf(dir->path, sizeof(dir->path), "%s", path);
 	r = path_in(path, "nbd.sock", dir->socket, err);
 	if (r == 0)
+		r = path_in(path, "volumed.sock", dir->api, err);
+	if (r == 0)
 		r = path_in(path, "catalog", dir->catalog, err);
 	if (r < 0)
 		return r;

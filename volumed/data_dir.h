@@ -15,6 +15,7 @@ struct data_dir {
 	char path[PATH_MAX];
 	char store[PATH_MAX];   /* the store's file or device */
 	char socket[PATH_MAX];  /* DIR/nbd.sock */
+	char api[PATH_MAX];     /* DIR/volumed.sock */
 	char catalog[PATH_MAX]; /* DIR/catalog */
 };
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Percent-encodes a path for the query of a URI; what comes out needs no quoting inside '...'. */
 static void encode(const char *path, char *ret, size_t size)
@@ -43,6 +44,19 @@ static void uri_of(const struct listener *l, const struct control_volume *volume
 	snprintf(ret, size, "nbd+unix:///%s?socket=%s", name_on(l, volume), encoded);
 }
 
+/* Quoted for a shell. */
+static void print_quoted(const char *text)
+{
+	putchar('\'');
+	for (; *text; text++) {
+		if (*text == '\'')
+			fputs("'\\''", stdout);
+		else
+			putchar(*text);
+	}
+	putchar('\'');
+}
+
 /* The address as QEMU's -blockdev takes it; commas in a path are doubled. */
 static void print_qemu_server(const struct listener *l)
 {
@@ -71,13 +85,11 @@ static void print_qemu_server(const struct listener *l)
 	}
 }
 
-void hints_print(const struct listeners *listeners, const struct control_volume *volume)
+static void print_disk(const struct listeners *listeners, const struct control_volume *volume)
 {
 	char uri[2 * PATH_MAX];
 
-	if (listeners->n == 0 || !volume || volume->n_attachments == 0)
-		return;
-	printf("\nThe disk is served at\n");
+	printf("\nThe volume %s is attached to this machine, and served at\n", volume->id);
 	for (unsigned i = 0; i < listeners->n; i++) {
 		uri_of(&listeners->all[i], volume, uri, sizeof(uri));
 		printf("  %s\n", uri);
@@ -100,7 +112,49 @@ void hints_print(const struct listeners *listeners, const struct control_volume 
 	       "  qemu-system-x86_64 -m 1G -nographic -device virtio-blk-pci,drive=disk \\\n"
 	       "    -blockdev 'driver=nbd,node-name=disk,reconnect-delay=30,");
 	print_qemu_server(&listeners->all[0]);
-	printf(",export=%s'\n\nCtrl-C stops volumed; the next start finds all data again.\n\n",
-	       name_on(&listeners->all[0], volume));
+	printf(",export=%s'\n", name_on(&listeners->all[0], volume));
+}
+
+/* The one that was built with us, if it is there. */
+static void find_volumectl(char ret[PATH_MAX])
+{
+	ssize_t len = readlink("/proc/self/exe", ret, PATH_MAX - sizeof("volumectl"));
+	char *slash;
+
+	ret[len < 0 ? 0 : len] = '\0';
+	slash = strrchr(ret, '/');
+	if (slash)
+		memcpy(slash + 1, "volumectl", sizeof("volumectl"));
+	if (!slash || access(ret, X_OK) < 0)
+		memcpy(ret, "volumectl", sizeof("volumectl"));
+}
+
+static void print_more(const char *api)
+{
+	char volumectl[PATH_MAX];
+	char absolute[PATH_MAX];
+
+	find_volumectl(volumectl);
+	printf("\nMore disks:\n  export VOLUMED_SOCKET=");
+	print_quoted(realpath(api, absolute) ? absolute : api);
+	printf("\n  volumectl() { ");
+	print_quoted(volumectl);
+	printf(" \"$@\"; }\n"
+	       "  volumectl volume create --size 20GiB --name second\n"
+	       "  volumectl attach second\n"
+	       "  volumectl volume list\n"
+	       "  volumectl status\n"
+	       "  volumectl --help\n");
+}
+
+void hints_print(const struct listeners *listeners, const char *api,
+		 const struct control_volume *volume)
+{
+	if (listeners->n == 0)
+		return;
+	if (volume && volume->n_attachments > 0)
+		print_disk(listeners, volume);
+	print_more(api);
+	printf("\nCtrl-C stops volumed; the next start finds all data again.\n\n");
 	fflush(stdout);
 }

@@ -8,8 +8,9 @@
 #include "control/control.h"
 #include "volumed/sockets.h"
 
-/* On standard output, for these sockets and the daemon's first volume. */
-/* For one attached volume; NULL: there is nothing to try. */
-void hints_print(const struct listeners *listeners, const struct control_volume *volume);
+/* On standard output: how to use the attached volume (NULL: none is), and how volumectl reaches the
+ * daemon by the API socket `api`. */
+void hints_print(const struct listeners *listeners, const char *api,
+		 const struct control_volume *volume);
 
 #endif
