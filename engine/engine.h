@@ -57,6 +57,7 @@ struct volume_stats {
 	uint64_t size;             /* bytes */
 	uint64_t live_bytes;       /* referenced blocks */
 	uint64_t segments;         /* lent to the volume */
+	uint64_t spares;           /* of them, not yet used */
 	uint64_t sequence;         /* newest published */
 	uint64_t durable_sequence; /* known durable */
 	uint64_t incarnation;

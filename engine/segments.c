@@ -27,6 +27,7 @@ static void free_done(struct store_ctl *ctl);
 int segments_init(struct volume *v)
 {
 	v->segments.hash_size = HASH_MIN;
+	v->segments.spares_user = SPARES_USER;
 	v->segments.hash = mem_calloc(HASH_MIN, sizeof(v->segments.hash[0]));
 	return v->segments.hash ? 0 : -ENOMEM;
 }
@@ -161,9 +162,21 @@ void segments_mark_dirty(struct volume *v, struct segment *seg)
 /* ---- Lending ------------------------------------------------------------------------------------
  */
 
-static uint32_t spares_wanted(enum store_stream stream)
+static uint32_t spares_wanted(const struct volume *v, enum store_stream stream)
 {
-	return stream == STORE_STREAM_USER ? SPARES_USER : SPARES_MAP;
+	return stream == STORE_STREAM_USER ? v->segments.spares_user : SPARES_MAP;
+}
+
+/* The log had to wait for a segment: from now on more are lent at a time, until a checkpoint finds
+ * rest. */
+static void spares_more(struct volume *v)
+{
+	v->segments.spares_user = (uint32_t)min_u64(v->segments.spares_user * 2, SPARES_USER_MAX);
+}
+
+void segments_rest(struct volume *v)
+{
+	v->segments.spares_user = SPARES_USER;
 }
 
 struct segment *segments_take(struct volume *v, enum store_stream stream)
@@ -182,6 +195,8 @@ struct segment *segments_take(struct volume *v, enum store_stream stream)
 		v->segments.n_spare[stream]--;
 		taken->state = SEGMENT_HEAD;
 		segments_mark_dirty(v, taken);
+	} else if (stream == STORE_STREAM_USER && v->segments.lending) {
+		spares_more(v);
 	}
 	segments_want(v, stream);
 	return taken;
@@ -191,7 +206,8 @@ void segments_want(struct volume *v, enum store_stream stream)
 {
 	struct segments *s = &v->segments;
 
-	if (s->n_spare[stream] >= spares_wanted(stream) || s->lending || s->retrying || v->failed)
+	if (s->n_spare[stream] * 2 > spares_wanted(v, stream) || s->lending || s->retrying ||
+	    v->failed)
 		return;
 	s->lending = true;
 	s->lend.loop = v->loop;
@@ -199,7 +215,7 @@ void segments_want(struct volume *v, enum store_stream stream)
 	s->lend.volume = v->id;
 	s->lend.incarnation = v->incarnation;
 	s->lend.stream = (uint8_t)stream;
-	s->lend.n = spares_wanted(stream) - s->n_spare[stream];
+	s->lend.n = spares_wanted(v, stream) - s->n_spare[stream];
 	v->store->ops->lend(v->store, &s->lend);
 }
 

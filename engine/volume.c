@@ -70,6 +70,8 @@ void volume_stats(const struct volume *v, struct volume_stats *ret_stats)
 	ret_stats->incarnation = v->incarnation;
 	ret_stats->overlay_blocks = v->active.n_blocks;
 	ret_stats->live_bytes = 0;
+	ret_stats->spares =
+	    v->segments.n_spare[STORE_STREAM_USER] + v->segments.n_spare[STORE_STREAM_MAP];
 	for (uint32_t slot = 0; slot < v->segments.n_pages * USAGE_SEGMENTS; slot++) {
 		const struct segment *seg = segments_at(v, slot);
 

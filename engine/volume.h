@@ -23,6 +23,7 @@
 	4 /* of a volume: enough to keep a disk busy, few enough to let groups form */
 #define READ_IO_BLOCKS   64 /* one read of the store: 256 KiB */
 #define SPARES_USER      2  /* segments lent ahead, so that the log seldom waits */
+#define SPARES_USER_MAX  32 /* when it did wait */
 #define SPARES_MAP       1
 #define RANGES_MAX       2048 /* large trims in an overlay before a checkpoint must come */
 #define RANGE_BLOCKS_MIN 16   /* smaller trims are entries */
@@ -90,7 +91,8 @@ struct segments {
 	uint32_t n_used;
 	uint32_t *hash; /* slot + 1, open addressing by id */
 	uint32_t hash_size;
-	uint32_t n_spare[5]; /* by stream */
+	uint32_t n_spare[5];  /* by stream */
+	uint32_t spares_user; /* how many to hold ready */
 	struct store_ctl lend;
 	bool lending;
 	bool lend_failed; /* the last answer was -ENOSPC */
@@ -350,6 +352,8 @@ bool segments_reap(struct volume *v, uint64_t number, uint64_t sequence);
 /* Frees by hand what recovery found to be nobody's. */
 void segments_release(struct volume *v, struct segment *s);
 void segments_free_kick(struct volume *v);
+/* The volume was idle for a while: few spares will do. */
+void segments_rest(struct volume *v);
 void segments_rehash(struct volume *v); /* after segments_remove */
 
 /* checkpoint.c */

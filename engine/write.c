@@ -60,12 +60,15 @@ void write_start(struct op *op)
 		op->head = block_get(e);
 	if (tail)
 		op->tail = block_get(e);
-	if (op->error || op->first == op->end) {
+	if (op->error) {
 		op->next = op->end;
 		op_done(op);
-		return;
+	} else if (op->first == op->end) { /* a trim that holds no whole block; with FUA still a flush */
+		op->sequence = op->req->flags & BLOCK_FUA ? op->volume->published : 0;
+		log_wait_durable(op);
+	} else {
+		write_place(op);
 	}
-	write_place(op);
 }
 
 static bool op_has_edges(const struct op *op)

@@ -17,10 +17,16 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define ALIGNMENT_MIN 512
 #define ALIGNMENT_MAX 4096
+
+/* The kernel finishes the I/O of a process that was killed after others have seen its end, and only
+ * then gives up its locks: seen to last 60 ms with 4 MiB in flight. So a claim has patience. */
+#define CLAIM_PAUSE_NS  10000000
+#define CLAIM_TRIES_MAX 200
 
 struct io_file {
 	int fd;
@@ -37,11 +43,25 @@ static void file_go_direct(struct io_file *file);
 /* ---- Opening ---------------------------------------------------------------------------------
  */
 
+/* Sleeps for a moment and returns true, or it is time to give up. Keeps errno. */
+static bool claim_again(unsigned *n_tries)
+{
+	const struct timespec pause = {.tv_nsec = CLAIM_PAUSE_NS};
+	int saved = errno;
+
+	if ((*n_tries)++ >= CLAIM_TRIES_MAX)
+		return false;
+	nanosleep(&pause, NULL);
+	errno = saved;
+	return true;
+}
+
 /* A device is claimed by opening it with O_EXCL, which also refuses mounted ones, whatever name
  * they are known by. */
 static int file_open_fd(const char *path, int flags, struct err *err)
 {
 	int how = O_CLOEXEC | O_NOCTTY | (flags & IO_OPEN_READ_ONLY ? O_RDONLY : O_RDWR);
+	unsigned n_tries = 0;
 	struct stat st;
 	int fd;
 
@@ -56,7 +76,7 @@ static int file_open_fd(const char *path, int flags, struct err *err)
 	}
 	do
 		fd = open(path, how, 0600);
-	while (fd < 0 && errno == EINTR);
+	while (fd < 0 && (errno == EINTR || (errno == EBUSY && claim_again(&n_tries))));
 	if (fd < 0 && errno == EBUSY)
 		return err_set(err, -EBUSY, "%s is in use (mounted, or open in another process)",
 			       path);
@@ -101,13 +121,14 @@ void io_file_close(struct io_file *file)
 static int file_claim(struct io_file *file, const char *path, int flags, struct err *err)
 {
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	unsigned n_tries = 0;
 	int ret;
 
 	if (!(flags & IO_OPEN_EXCLUSIVE) || file->read_only)
 		return 0;
 	do
 		ret = fcntl(file->fd, F_OFD_SETLK, &lock);
-	while (ret < 0 && errno == EINTR);
+	while (ret < 0 && (errno == EINTR || (errno == EAGAIN && claim_again(&n_tries))));
 	if (ret == 0)
 		return 0;
 	if (errno == EAGAIN || errno == EACCES)
@@ -212,8 +233,8 @@ enum file_state {
 	FILE_BLOCKING, /* had EAGAIN: a kernel thread is to wait in our stead */
 };
 
-/* Completes an operation that needs no I/O, or gives it to the ring. */
-static void file_start(struct io_loop *loop, struct io_op *op, struct io_file *file, int kind,
+/* What all operations have in common; the caller then finishes the op or gives it to the ring. */
+static void file_begin(struct io_loop *loop, struct io_op *op, struct io_file *file, int kind,
 		       uint64_t offset)
 {
 	loop_started(loop);
@@ -233,7 +254,7 @@ static void transfer_start(struct io_loop *loop, struct io_op *op, struct io_fil
 		all |= (uintptr_t)op->iov[i].iov_base | op->iov[i].iov_len;
 	CHECK(is_aligned(all, file->info.alignment));
 	CHECK(offset <= INT64_MAX - op->wanted);
-	file_start(loop, op, file, kind, offset);
+	file_begin(loop, op, file, kind, offset);
 	if (op->wanted == 0)
 		op_finish(loop, op, 0);
 	else
@@ -270,7 +291,7 @@ void io_writev(struct io_loop *loop, struct io_op *op, struct io_file *file, str
 
 void io_sync(struct io_loop *loop, struct io_op *op, struct io_file *file)
 {
-	file_start(loop, op, file, OP_SYNC, 0);
+	file_begin(loop, op, file, OP_SYNC, 0);
 	ring_start(loop, op);
 }
 
@@ -281,7 +302,7 @@ void io_grow(struct io_loop *loop, struct io_op *op, struct io_file *file, uint6
 	struct io_file_info info;
 
 	CHECK(size <= INT64_MAX);
-	file_start(loop, op, file, OP_GROW, size);
+	file_begin(loop, op, file, OP_GROW, size);
 	io_file_info(file, &info);
 	if (info.size >= size)
 		op_finish(loop, op, 0);
@@ -302,7 +323,7 @@ void io_punch(struct io_loop *loop, struct io_op *op, struct io_file *file, uint
 {
 	CHECK(offset <= INT64_MAX);
 	CHECK(len <= INT64_MAX - offset);
-	file_start(loop, op, file, OP_PUNCH, offset);
+	file_begin(loop, op, file, OP_PUNCH, offset);
 	op->wanted = len;
 	if (len == 0) {
 		op_finish(loop, op, 0);

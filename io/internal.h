@@ -122,8 +122,7 @@ void loop_started(struct io_loop *loop);
 void op_finish(struct io_loop *loop, struct io_op *op, int64_t result);
 uint64_t clock_now(void);
 /* A thread that takes no signals. `cpu` -1: on any CPU. 0 or -errno. */
-int thread_start(pthread_t *ret_thread, const char *name, int cpu, void *(*run)(void *),
-		 void *context);
+int thread_start(pthread_t *ret_thread, int cpu, void *(*run)(void *), void *context);
 
 /* ---- io_uring.c ------------------------------------------------------------------------------
  */
@@ -135,6 +134,9 @@ int ring_attach(struct io_loop *loop);
 void ring_detach(struct io_loop *loop);
 /* Starts an operation that the kernel carries out; kind and all else are set. */
 void ring_start(struct io_loop *loop, struct io_op *op);
+/* Asks the kernel to end an operation soon; it completes as ever, with -ECANCELED if that worked.
+ */
+void ring_cancel(struct io_loop *loop, struct io_op *op);
 /* Moves completions, up to the turn's budget, to the done list or back to the kernel. */
 void ring_reap(struct io_loop *loop);
 /* Submits all there is; with `wait`, sleeps until a completion or the next timer. 0 or -errno. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The ring: set-up, submission, completion. Every SQE belongs to an io_op, whose address is its
- * user_data. What finds no SQE waits in the backlog, in order, for the next turn.
+ * The ring: set-up, submission, completion. Every SQE but a cancellation belongs to an io_op, whose
+ * address is its user_data. What finds no SQE waits in the backlog, in order, for the next turn.
  */
 #include "io/internal.h"
 
@@ -136,8 +136,8 @@ int ring_attach(struct io_loop *loop)
 
 	if (!loop->ring_enabled) {
 		/* liburing 2.3 does not export io_uring_enable_rings. */
-		ret = io_uring_register((unsigned)loop->ring.ring_fd,
-					IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+		ret = io_uring_register((unsigned)loop->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS,
+					NULL, 0);
 		if (ret < 0)
 			return ret;
 		loop->ring_enabled = true;
@@ -189,6 +189,43 @@ static bool ring_take(struct io_loop *loop, struct io_op *op)
 	}
 	io_uring_sqe_set_data(sqe, op);
 	return true;
+}
+
+/* True: it was there, and is no more. */
+static bool backlog_remove(struct io_loop *loop, struct io_op *op)
+{
+	struct op_list rest = {0};
+	struct io_op *other;
+	bool found = false;
+
+	while ((other = op_list_pop(&loop->backlog)) != NULL) {
+		if (other == op)
+			found = true;
+		else
+			op_list_push(&rest, other);
+	}
+	loop->backlog = rest;
+	return found;
+}
+
+void ring_cancel(struct io_loop *loop, struct io_op *op)
+{
+	struct io_uring_sqe *sqe;
+
+	if (backlog_remove(loop, op)) {
+		op_finish(loop, op, -ECANCELED);
+		return;
+	}
+	sqe = io_uring_get_sqe(&loop->ring);
+	if (!sqe) {
+		io_uring_submit(&loop->ring);
+		sqe = io_uring_get_sqe(&loop->ring);
+	}
+	/* None even so: the kernel is out of memory, and the operation runs on. */
+	if (!sqe)
+		return;
+	io_uring_prep_cancel(sqe, op, 0);
+	io_uring_sqe_set_data(sqe, NULL); /* nobody waits for the outcome */
 }
 
 static void backlog_take(struct io_loop *loop)
@@ -277,7 +314,9 @@ void ring_reap(struct io_loop *loop)
 	{
 		struct io_op *op = io_uring_cqe_get_data(cqe);
 
-		if (op_complete(op, cqe->res) == OP_AGAIN)
+		if (!op) /* a cancellation's own */
+			;
+		else if (op_complete(op, cqe->res) == OP_AGAIN)
 			ring_start(loop, op);
 		else if (op != &loop->wake_op)
 			op_list_push(&loop->done, op);

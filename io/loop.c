@@ -201,13 +201,14 @@ static void *loop_main(void *context)
 {
 	struct io_loop *loop = context;
 
+	pthread_setname_np(pthread_self(), loop->name);
 	loop->run_result = io_loop_run(loop);
 	return NULL;
 }
 
 int io_loop_start(struct io_loop *loop, struct err *err)
 {
-	int ret = thread_start(&loop->thread, loop->name, loop->cpu, loop_main, loop);
+	int ret = thread_start(&loop->thread, loop->cpu, loop_main, loop);
 
 	if (ret < 0)
 		return err_set(err, ret, "can't start thread %s (on CPU %d): %s", loop->name,
@@ -228,8 +229,7 @@ void io_loop_stop(struct io_loop *loop)
 		io_post(loop, &loop->stop_msg);
 }
 
-int thread_start(pthread_t *ret_thread, const char *name, int cpu, void *(*run)(void *),
-		 void *context)
+int thread_start(pthread_t *ret_thread, int cpu, void *(*run)(void *), void *context)
 {
 	sigset_t all, old;
 	pthread_attr_t attr;
@@ -246,8 +246,6 @@ int thread_start(pthread_t *ret_thread, const char *name, int cpu, void *(*run)(
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	ret = pthread_create(ret_thread, &attr, run, context);
-	if (ret == 0)
-		pthread_setname_np(*ret_thread, name);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	pthread_attr_destroy(&attr);
 	return -ret;

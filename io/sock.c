@@ -25,7 +25,10 @@
 struct io_sock {
 	int fd;
 	int family;
-	char peer[64]; /* as it was when connected: logs name it after its end, too */
+	bool listens;
+	bool shut;            /* a listener that accepts no more */
+	struct io_op *accept; /* under way */
+	char peer[64];        /* as it was when connected: logs name it after its end, too */
 };
 
 /* ---- Life ------------------------------------------------------------------------------------
@@ -71,6 +74,14 @@ static void tcp_set_options(int fd)
 			   sizeof(options[i].value));
 }
 
+static bool is_listener(int fd)
+{
+	int listens = 0;
+	socklen_t len = sizeof(listens);
+
+	return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) == 0 && listens;
+}
+
 struct io_sock *io_sock_from_fd(int fd)
 {
 	struct io_sock *sock = mem_alloc(sizeof(*sock));
@@ -93,6 +104,7 @@ struct io_sock *io_sock_from_fd(int fd)
 	}
 	sock->fd = fd;
 	sock->family = address.ss_family;
+	sock->listens = is_listener(fd);
 	address_format(&address, sock->peer);
 	if (sock->family == AF_INET || sock->family == AF_INET6)
 		tcp_set_options(fd);
@@ -109,10 +121,16 @@ void io_sock_close(struct io_sock *sock)
 
 void io_sock_shutdown(struct io_loop *loop, struct io_sock *sock)
 {
-	(void)loop;
-	/* It may be unconnected already: then all its operations have ended, too. A listener's
-	 * accept ends with -EINVAL, on TCP and unix alike. */
-	shutdown(sock->fd, SHUT_RDWR);
+	if (!sock->listens) {
+		/* It may be unconnected already: then all its operations have ended, too. */
+		shutdown(sock->fd, SHUT_RDWR);
+		return;
+	}
+	/* Whoever shares the listening socket (a service manager) goes on: shutdown(2) would end
+	 * it for all. */
+	sock->shut = true;
+	if (sock->accept)
+		ring_cancel(loop, sock->accept);
 }
 
 const char *io_sock_peer(const struct io_sock *sock, char text[64])
@@ -151,7 +169,12 @@ static void sock_start(struct io_loop *loop, struct io_op *op, struct io_sock *s
 void io_accept(struct io_loop *loop, struct io_op *op, struct io_sock *listener,
 	       struct io_sock **ret_sock)
 {
+	if (listener->shut) {
+		io_defer(loop, op, -ECANCELED);
+		return;
+	}
 	accept_private(op)->ret_sock = ret_sock;
+	listener->accept = op;
 	sock_start(loop, op, listener, OP_ACCEPT);
 }
 
@@ -212,28 +235,36 @@ void sock_prepare(struct io_op *op, struct io_uring_sqe *sqe, struct msghdr *msg
 		send_prepare(op, sqe, msg);
 }
 
-static void accept_complete(struct io_op *op, int fd)
+static enum op_next accept_complete(struct io_op *op, int result)
 {
-	struct io_sock *sock = io_sock_from_fd(fd);
+	struct io_sock *listener = op->sock;
+	struct io_sock *sock;
 
-	op->result = sock ? 0 : -ENOMEM;
-	if (sock)
-		*accept_private(op)->ret_sock = sock;
+	if (result == -EINTR || result == -EAGAIN || result == -ECONNABORTED) {
+		if (!listener->shut)
+			return OP_AGAIN; /* the next one, then */
+		result = -ECANCELED;
+	}
+	listener->accept = NULL;
+	op->result = result;
+	if (result >= 0) {
+		sock = io_sock_from_fd(result);
+		op->result = sock ? 0 : -ENOMEM;
+		if (sock)
+			*accept_private(op)->ret_sock = sock;
+	}
+	return OP_DONE;
 }
 
 enum op_next sock_complete(struct io_op *op, int result)
 {
+	if (op->kind == OP_ACCEPT)
+		return accept_complete(op, result);
 	if (result == -EINTR || result == -EAGAIN)
-		return OP_AGAIN;
-	if (op->kind == OP_ACCEPT && result == -ECONNABORTED) /* the next one, then */
 		return OP_AGAIN;
 	op->result = result;
 	if (result < 0)
 		return OP_DONE;
-	if (op->kind == OP_ACCEPT) {
-		accept_complete(op, result);
-		return OP_DONE;
-	}
 	op_advance(op, (size_t)result);
 	op->result = (int64_t)op->moved;
 	if (op->moved >= op->wanted)

@@ -16,9 +16,10 @@
 struct worker_pool {
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
-	struct io_work *head; /* under lock, as all below */
+	struct io_work *head; /* under lock, as the next two */
 	struct io_work *tail;
 	bool closing;
+	char name[LOOP_NAME_MAX];
 	unsigned n;
 	pthread_t threads[N_WORKERS_MAX];
 };
@@ -57,6 +58,7 @@ static void *worker_main(void *context)
 	struct worker_pool *pool = context;
 	struct io_work *work;
 
+	pthread_setname_np(pthread_self(), pool->name);
 	while ((work = worker_next(pool))) {
 		work->run(work);
 		worker_return(work);
@@ -120,7 +122,6 @@ void workers_flush(struct io_loop *loop)
 int workers_open(struct io_loop *loop, unsigned n, struct err *err)
 {
 	struct worker_pool *pool;
-	char name[LOOP_NAME_MAX];
 
 	if (n > N_WORKERS_MAX)
 		return err_set(err, -EINVAL, "%u worker threads are asked for, at most %d can be",
@@ -132,9 +133,9 @@ int workers_open(struct io_loop *loop, unsigned n, struct err *err)
 	pthread_cond_init(&pool->wake, NULL);
 	loop->works_msg.run = works_deliver;
 	loop->workers = pool;
-	snprintf(name, sizeof(name), "%.11s-cpu", loop->name);
+	snprintf(pool->name, sizeof(pool->name), "%.11s-cpu", loop->name);
 	for (n = n ? n : N_WORKERS_DFLT; pool->n < n; pool->n++) {
-		int ret = thread_start(&pool->threads[pool->n], name, -1, worker_main, pool);
+		int ret = thread_start(&pool->threads[pool->n], -1, worker_main, pool);
 
 		if (ret < 0)
 			return err_set(err, ret, "can't start a worker thread: %s", strerror(-ret));

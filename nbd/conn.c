@@ -229,7 +229,8 @@ static int gather(struct nbd_conn *conn)
 	int n = 0;
 
 	conn->sending_bytes = 0;
-	while (!list_empty(&conn->ready) && n + 2 <= NBD_SEND_IOVECS) {
+	while (!list_empty(&conn->ready) && n + 2 <= NBD_SEND_IOVECS &&
+	       conn->sending_bytes < NBD_SEND_BYTES) {
 		struct nbd_request *request = list_first(&conn->ready, struct nbd_request, link);
 		struct iovec body = reply_body(request);
 

@@ -52,6 +52,8 @@
 #define NBD_DIRECT_PAYLOAD (64 * KiB)
 /* IOV_MAX of Linux, and the limit of io_send. */
 #define NBD_SEND_IOVECS 1024
+/* No reply is added to a send that has this much: memory is freed as a send ends. */
+#define NBD_SEND_BYTES MiB
 
 /* Payload memory of a loop; only what is used is resident. */
 #define NBD_MEMORY_PER_LOOP (256 * MiB)
@@ -61,12 +63,12 @@
 /* While others wait for memory, a peer that takes longer than this, and than one second for each
  * NBD_SLOWEST bytes, to send a payload or to take its replies, is dropped. */
 #define NBD_STALL   (20 * NSEC_PER_SEC)
-#define NBD_SLOWEST MiB
+#define NBD_SLOWEST (16 * MiB)
 
 /* When the server stops: how long half-done handshakes may wait for their ERR_SHUTDOWN, and how
  * long replies may wait for a peer that does not read. */
 #define NBD_STOP_HANDSHAKES (1 * NSEC_PER_SEC)
-#define NBD_STOP_REPLIES    (10 * NSEC_PER_SEC)
+#define NBD_STOP_REPLIES    (5 * NSEC_PER_SEC)
 
 /* After a failed accept (no descriptors left, most often). */
 #define NBD_ACCEPT_PAUSE (100 * NSEC_PER_MSEC)

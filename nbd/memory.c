@@ -11,15 +11,21 @@
 
 /* Sizes of the upper classes have a page more, for payloads that do not begin at a page. Shares are
  * in parts of 64 of the budget. */
+/* clang-format off */
 static const struct {
 	size_t size;
 	unsigned share;
 	unsigned least;
 } classes[] = {
-    [NBD_CLASS_4K] = {4 * KiB, 4, 16},    [NBD_CLASS_16K] = {16 * KiB, 4, 8},
-    [NBD_CLASS_64K] = {64 * KiB, 8, 4},   [NBD_CLASS_256K] = {256 * KiB + PAGE, 16, 2},
-    [NBD_CLASS_1M] = {MiB + PAGE, 12, 2}, [NBD_CLASS_32M] = {NBD_MAX_PAYLOAD + PAGE, 20, 1},
+    [NBD_CLASS_4K] = {4 * KiB, 4, 16},
+    [NBD_CLASS_16K] = {16 * KiB, 4, 8},
+    [NBD_CLASS_64K] = {64 * KiB, 8, 4},
+    [NBD_CLASS_256K] = {256 * KiB + PAGE, 14, 2},
+    [NBD_CLASS_1M] = {MiB + PAGE, 7, 2},
+    [NBD_CLASS_4M] = {4 * MiB + PAGE, 10, 1},
+    [NBD_CLASS_32M] = {NBD_MAX_PAYLOAD + PAGE, 17, 1},
 };
+/* clang-format on */
 
 int nbd_memory_init(struct nbd_memory *memory, uint64_t budget, size_t slot_size)
 {

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Runs test programs and prints each one's result, the output of those that fail, and at the end a
 # line "N passed, N failed". Arguments: cmocka programs, fuzz targets (fuzz_*, under libFuzzer in
-# build/fuzz), and scripts. A program counts by its TAP lines ("ok", "not ok"); one that dies, hangs, or runs fewer
-# tests than it planned has failed. Two run at a time.
+# build/fuzz), and scripts. A program counts by its TAP lines ("ok", "not ok"); one that dies, hangs,
+# or runs fewer tests than it planned has failed. Two run at a time.
 #
 #   CHECK_JOBS     how many run at a time (2)
 #   CHECK_TIMEOUT  seconds for one program (300)

@@ -1,14 +1,16 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Installs the Debian packages that are missing of the named groups: build, test, fuzz, lint,
-# bench, guest. With nothing missing it changes nothing and needs no network. NO_SETUP=1 turns it off.
+# bench, guest. With nothing missing it changes nothing and needs no network. NO_SETUP=1 turns it
+# off.
 set -eu
 
 packages_of() {
 	case $1 in
 	build) echo gcc libc6-dev make pkg-config liburing-dev libisal-dev libsystemd-dev ;;
 	test)
-		echo libcmocka-dev libnbd-bin python3-libnbd nbdkit fio qemu-utils e2fsprogs procps
+		echo libcmocka-dev libnbd-bin python3-libnbd nbdkit fio qemu-utils e2fsprogs \
+			procps
 		;;
 	fuzz) echo clang libclang-rt-14-dev ;;
 	lint) echo clang clang-format clang-tidy shellcheck mandoc git libjansson-dev ;;

@@ -23,10 +23,11 @@
 #include "store/local.h"
 #include "store/store.h"
 
-#define LOCAL_LOOPS_MAX     64 /* loops that use one store; a loop is a core */
-#define LOCAL_POOL_SEGMENTS 16 /* default of store_local_config.pool_segments */
-#define LOCAL_PAGE_WRITERS  8  /* table pages on their way at a time */
-#define LOCAL_OBJECT_OPS    16 /* object operations under way at a time */
+#define LOCAL_LOOPS_MAX     64   /* loops that use one store; a loop is a core */
+#define LOCAL_POOL_SEGMENTS 64   /* default of store_local_config.pool_segments: 512 MiB */
+#define FILE_SYSTEM_BLOCK   4096 /* the alignment of a store in a file */
+#define LOCAL_PAGE_WRITERS  8    /* table pages on their way at a time */
+#define LOCAL_OBJECT_OPS    16   /* object operations under way at a time */
 #define LOCAL_ZERO_CHUNK    (1 * MiB)
 #define LOCAL_FINDINGS_MAX  1000 /* of those that are kept in words; all are counted */
 

@@ -314,7 +314,8 @@ static void say_ready(const struct daemon *d)
 						 size_format(block_size(&s->gate.dev), size));
 	}
 	if (used < sizeof(text))
-		used += (size_t)snprintf(text + used, sizeof(text) - used, " on");
+		used += (size_t)snprintf(text + used, sizeof(text) - used, " on%s",
+					 d->options->mode == MODE_STDIO ? " standard input" : "");
 	for (unsigned i = 0; i < d->listeners.n && used < sizeof(text); i++)
 		used += (size_t)snprintf(text + used, sizeof(text) - used, " %s",
 					 d->listeners.all[i].name);

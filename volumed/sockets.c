@@ -4,12 +4,14 @@
 #include "base/log.h"
 
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -182,6 +184,18 @@ int listeners_add_unix(struct listeners *listeners, const char *path, struct err
 /* ---- TCP --------------------------------------------------------------------------------------
  */
 
+/* getaddrinfo takes only the low 16 bits of a larger one. */
+static bool is_port(const char *text)
+{
+	char *end;
+	unsigned long port;
+
+	if (!isdigit((unsigned char)*text))
+		return false;
+	port = strtoul(text, &end, 10);
+	return *end == '\0' && port <= 65535;
+}
+
 /* Splits "ADDR:PORT" or "[ADDR]:PORT". */
 static int split(const char *text, char *addr, size_t addr_size, const char **ret_port)
 {
@@ -204,7 +218,7 @@ static int split(const char *text, char *addr, size_t addr_size, const char **re
 	memcpy(addr, text, len);
 	addr[len] = '\0';
 	*ret_port = colon + 1;
-	return 0;
+	return is_port(colon + 1) ? 0 : -EINVAL;
 }
 
 static bool is_loopback(const struct sockaddr *address)

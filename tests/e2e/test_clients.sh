@@ -69,7 +69,7 @@ run_ok "qemu-io: zeroes and discard" qemu-io -f raw \
 	-c "write -P 0x55 64M 4M" -c "write -z 65M 1M" -c "write -z -u 66M 1M" \
 	-c "discard 67M 512k" \
 	-c "read -P 0x55 64M 1M" -c "read -P 0 65M 1M" -c "read -P 0 66M 1M" \
-	-c "read -P 0 67M 512k" -c "read -P 0x55 68604k 512" "$uri"
+	-c "read -P 0 67M 512k" -c "read -P 0x55 69120k 512" "$uri"
 run_ok "qemu-io: many at once" qemu-io -f raw -t none \
 	-c "aio_write -P 0x61 100M 64k" -c "aio_write -P 0x62 101M 64k" \
 	-c "aio_write -P 0x63 102M 64k" -c "aio_write -P 0x64 103M 64k" -c "aio_flush" \

@@ -55,8 +55,7 @@ struct disk_op {
 	uint8_t *data; /* write: the bytes at the start. Read: what could be seen at the start */
 };
 
-/* ---- Files ------------------------------------------------------------------------------------
- */
+/* ---- Files --------------------------------------------------------------------------- */
 
 int io_file_open(const char *path, int flags, struct io_file **ret_file, struct err *err)
 {
@@ -107,8 +106,7 @@ void io_file_info(const struct io_file *file, struct io_file_info *ret_info)
 	};
 }
 
-/* ---- Fates ------------------------------------------------------------------------------------
- */
+/* ---- Fates --------------------------------------------------------------------------- */
 
 static enum sim_fate fate_by_option(struct sim *sim, struct disk_op *d)
 {
@@ -198,8 +196,7 @@ unsigned sim_disk_in_flight(const struct sim *sim, unsigned kinds)
 	return n;
 }
 
-/* ---- Starting ---------------------------------------------------------------------------------
- */
+/* ---- Starting ------------------------------------------------------------------------ */
 
 static const char *kind_name(enum sim_disk_kind kind)
 {
@@ -398,8 +395,7 @@ void io_punch(struct io_loop *loop, struct io_op *op, struct io_file *file, uint
 	start(loop, op, file, SIM_PUNCH, offset, len, NULL, 0);
 }
 
-/* ---- Ending -----------------------------------------------------------------------------------
- */
+/* ---- Ending -------------------------------------------------------------------------- */
 
 static bool lacks_space(struct sim *sim, const struct disk_op *d)
 {
@@ -526,8 +522,7 @@ static void end_op(struct sim *sim, struct disk_op *d)
 		sim_point(sim);
 }
 
-/* ---- For the choice of the next event ---------------------------------------------------------
- */
+/* ---- For the choice of the next event ------------------------------------------------ */
 
 size_t disk_ready(struct sim *sim)
 {
@@ -561,8 +556,7 @@ uint64_t disk_next_due(struct sim *sim)
 	return due;
 }
 
-/* ---- Ends -------------------------------------------------------------------------------------
- */
+/* ---- Ends ---------------------------------------------------------------------------- */
 
 void disk_forget_loop(struct sim *sim, struct io_loop *loop)
 {

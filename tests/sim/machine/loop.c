@@ -82,8 +82,7 @@ static bool ops_have(const struct ops *ops, const struct io_op *op)
 	return false;
 }
 
-/* ---- Life of a loop ---------------------------------------------------------------------------
- */
+/* ---- Life of a loop ------------------------------------------------------------------ */
 
 int io_loop_new(const struct io_loop_config *config, struct io_loop **ret_loop, struct err *err)
 {
@@ -227,8 +226,7 @@ void loop_complete(struct io_loop *loop, struct io_op *op, int64_t result)
 	ops_add(&loop->ready, op);
 }
 
-/* ---- A turn -----------------------------------------------------------------------------------
- */
+/* ---- A turn -------------------------------------------------------------------------- */
 
 static size_t senders(const struct io_loop *loop)
 {
@@ -321,15 +319,21 @@ static void deliver_some(struct io_loop *loop)
 		deliver_one(loop);
 }
 
+/* A mark goes along the list, so that a hook may remove any hook. */
 static void run_hooks_once(struct io_loop *loop)
 {
-	list_for_each_safe (&loop->hooks, node) {
+	struct list mark;
+
+	list_add_head(&loop->hooks, &mark);
+	while (mark.next != &loop->hooks && loop->sim->life == ALIVE) {
+		struct list *node = mark.next;
 		struct io_hook *hook = container_of(node, struct io_hook, node);
 
-		if (loop->sim->life != ALIVE)
-			return;
+		list_remove(&mark);
+		list_add_head(node, &mark);
 		hook->run(hook);
 	}
+	list_remove(&mark);
 }
 
 static void run_hooks(struct io_loop *loop)
@@ -362,8 +366,7 @@ static void turn(struct io_loop *loop)
 	sim->turn = NULL;
 }
 
-/* ---- For the choice of the next event ---------------------------------------------------------
- */
+/* ---- For the choice of the next event ------------------------------------------------ */
 
 static bool can_turn(const struct io_loop *loop)
 {
@@ -423,8 +426,7 @@ uint64_t loops_next_due(struct sim *sim)
 	return due;
 }
 
-/* ---- io.h -------------------------------------------------------------------------------------
- */
+/* ---- io.h ---------------------------------------------------------------------------- */
 
 void io_hook_add(struct io_loop *loop, struct io_hook *hook)
 {

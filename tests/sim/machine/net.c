@@ -67,8 +67,7 @@ struct io_sock {
 	struct list in_backlog;
 };
 
-/* ---- Pipes ------------------------------------------------------------------------------------
- */
+/* ---- Pipes --------------------------------------------------------------------------- */
 
 static struct pipe *out_of(const struct io_sock *s)
 {
@@ -149,8 +148,7 @@ static void pipe_move(struct sim *sim, struct pipe *p)
 	sim_note(sim, n);
 }
 
-/* ---- Operations that wait ---------------------------------------------------------------------
- */
+/* ---- Operations that wait ------------------------------------------------------------ */
 
 static void finish(struct waiting *w, int64_t result)
 {
@@ -243,8 +241,7 @@ static void try_accept(struct io_sock *listener)
 	finish(&listener->accept, 0);
 }
 
-/* ---- Making and closing -----------------------------------------------------------------------
- */
+/* ---- Making and closing -------------------------------------------------------------- */
 
 static struct io_sock *sock_make(struct sim *sim, struct conn *conn, int side, bool local,
 				 bool inside)
@@ -340,8 +337,7 @@ void io_sock_close(struct io_sock *sock)
 	sock_drop(sock, false);
 }
 
-/* ---- io.h -------------------------------------------------------------------------------------
- */
+/* ---- io.h ---------------------------------------------------------------------------- */
 
 struct io_sock *io_sock_from_fd(int fd)
 {
@@ -451,8 +447,7 @@ void io_send(struct io_loop *loop, struct io_op *op, struct io_sock *sock, struc
 	sock->send_due = sock->sim->now;
 }
 
-/* ---- For the choice of the next event ---------------------------------------------------------
- */
+/* ---- For the choice of the next event ------------------------------------------------ */
 
 /* Up to two events wait at a socket: a piece arrives, a piece leaves. */
 static bool arrives(const struct io_sock *s)
@@ -511,8 +506,7 @@ uint64_t net_next_due(struct sim *sim)
 	return due;
 }
 
-/* ---- Ends -------------------------------------------------------------------------------------
- */
+/* ---- Ends ---------------------------------------------------------------------------- */
 
 static void forget(struct io_sock *s, const struct io_loop *loop)
 {
@@ -564,8 +558,7 @@ void net_free(struct sim *sim)
 		sock_drop(list_first(&sim->socks, struct io_sock, node), true);
 }
 
-/* ---- The test's end ---------------------------------------------------------------------------
- */
+/* ---- The test's end ------------------------------------------------------------------ */
 
 void sim_send(struct io_sock *sock, const void *buf, size_t len)
 {

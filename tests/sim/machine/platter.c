@@ -79,8 +79,7 @@ void platter_change(struct sim *sim, struct platter *p, const struct change *wha
 	apply(&p->now, c);
 }
 
-/* ---- Tearing ----------------------------------------------------------------------------------
- */
+/* ---- Tearing ------------------------------------------------------------------------- */
 
 /* How a write comes apart. */
 enum tear { ALL, NONE, HEAD, TAIL, ANY_SECTOR, N_TEARS };
@@ -173,8 +172,7 @@ static void piece_is_durable(struct sim *sim, struct platter *p, const struct ch
 	apply(&p->durable, c);
 }
 
-/* ---- Syncs ------------------------------------------------------------------------------------
- */
+/* ---- Syncs --------------------------------------------------------------------------- */
 
 void platter_commit(struct platter *p, uint64_t tick)
 {
@@ -207,8 +205,7 @@ void platter_spoil(struct sim *sim, struct platter *p, uint64_t tick)
 	}
 }
 
-/* ---- Power cut --------------------------------------------------------------------------------
- */
+/* ---- Power cut ----------------------------------------------------------------------- */
 
 /* Puts the list in a random order. */
 static void shuffle(struct sim *sim, struct list *list)
@@ -268,8 +265,7 @@ void platter_settle(struct sim *sim, struct platter *p)
 	sim_note(sim, p->durable.size);
 }
 
-/* ---- For tests --------------------------------------------------------------------------------
- */
+/* ---- For tests ----------------------------------------------------------------------- */
 
 static struct platter *must_find(struct sim *sim, const char *path)
 {

@@ -15,8 +15,7 @@
 /* io_loop_new and io_file_open name no machine: they mean this one. */
 static struct sim *current;
 
-/* ---- Chance -----------------------------------------------------------------------------------
- */
+/* ---- Chance -------------------------------------------------------------------------- */
 
 static uint64_t rotate(uint64_t x, int n)
 {
@@ -78,8 +77,7 @@ static void choose_tempo(struct sim *sim)
 	sim->tempo.net_ns = usual[sim_below(sim, ARRAY_SIZE(usual))];
 }
 
-/* ---- Making and ending ------------------------------------------------------------------------
- */
+/* ---- Making and ending --------------------------------------------------------------- */
 
 void *sim_alloc(size_t size)
 {
@@ -92,6 +90,15 @@ void *sim_alloc(size_t size)
 void sim_release(void *p)
 {
 	free(p);
+}
+
+/* The address sanitizer calls this, if it is there, before it ends the program. */
+void __asan_on_error(void);
+
+void __asan_on_error(void)
+{
+	if (current)
+		sim_print_trace(current);
 }
 
 static void on_abort(int signal_number)
@@ -171,8 +178,7 @@ size_t sim_mem_in_use(const struct sim *sim)
 	return mem_life_in_use();
 }
 
-/* ---- Lives ------------------------------------------------------------------------------------
- */
+/* ---- Lives --------------------------------------------------------------------------- */
 
 static void end_now(struct sim *sim, enum sim_life how)
 {
@@ -242,8 +248,7 @@ void sim_reboot(struct sim *sim)
 	sim_trace(sim, "---- new life ----");
 }
 
-/* ---- The next event ---------------------------------------------------------------------------
- */
+/* ---- The next event ------------------------------------------------------------------ */
 
 /* Nothing is ready: to the next moment at which something is. False: there is none. */
 static bool jump_clock(struct sim *sim)
@@ -320,8 +325,7 @@ bool sim_may_start(struct io_loop *loop, const char *what)
 	return true;
 }
 
-/* ---- Telling ----------------------------------------------------------------------------------
- */
+/* ---- Telling ------------------------------------------------------------------------- */
 
 void sim_trace(struct sim *sim, const char *format, ...)
 {

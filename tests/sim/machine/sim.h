@@ -23,8 +23,7 @@
 
 struct sim;
 
-/* ---- The machine ------------------------------------------------------------------------------
- */
+/* ---- The machine --------------------------------------------------------------------- */
 
 /* Chances are in a million, for each operation. All zeroes: a disk without faults. */
 struct sim_options {
@@ -77,8 +76,7 @@ enum sim_end sim_run_until(struct sim *sim, bool (*cond)(void *arg), void *arg, 
 bool sim_flag_is_set(void *arg);
 uint64_t sim_time(const struct sim *sim); /* virtual ns */
 
-/* ---- Ends of a life ---------------------------------------------------------------------------
- */
+/* ---- Ends of a life ------------------------------------------------------------------ */
 
 /* Power goes: see the fault model in disk.c. From here on nothing reaches the disk and no loop
  * takes another turn (the turn under way ends in vain); then sim_reboot. */
@@ -97,8 +95,7 @@ bool sim_is_dead(const struct sim *sim);
  * memory, and begins the next life. */
 void sim_reboot(struct sim *sim);
 
-/* ---- Telling ----------------------------------------------------------------------------------
- */
+/* ---- Telling ------------------------------------------------------------------------- */
 
 /* A line for the ring of the last events, which is printed when something fails. */
 void sim_trace(struct sim *sim, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -114,8 +111,7 @@ void sim_fail(struct sim *sim, const char *format, ...) __attribute__((format(pr
 			sim_fail(sim, "%s:%d: %s", __FILE__, __LINE__, #x);                        \
 	} while (0)
 
-/* ---- Disk -------------------------------------------------------------------------------------
- */
+/* ---- Disk ---------------------------------------------------------------------------- */
 
 enum sim_disk_kind {
 	SIM_READ = 1,
