@@ -16,18 +16,19 @@ import time
 import image
 
 sys.path.insert(1, os.path.join(image.ROOT, "tests/e2e"))
-import lib  # pylint: disable=wrong-import-position
-from lib import VOLUMED, Daemon, expect  # pylint: disable=wrong-import-position,unused-import
+import lib  # noqa: E402
+from lib import Daemon, MiB, expect  # noqa: E402
 
 # How long anything in a guest may take: emulated, on a busy machine. No test measures time.
 PATIENCE = 120
 
 # What a guest's kernel says when a disk or a file system is in trouble.
 TROUBLE = re.compile(r"""
-    I/O\ error | EXT4-fs\ (error|warning) | JBD2:.*(error|Error) | XFS.*(error|orruption|Unmount\ and)
+    I/O\ error | EXT4-fs\ (error|warning) | JBD2:.*error | XFS.*(error|orruption)
     | BTRFS\ (error|critical) | FAT-fs.*error | [Rr]emounting\ filesystem\ read-only
-    | blocked\ for\ more\ than | block\ nbd\d+:\ (?!NBD_DISCONNECT|shutting\ down)
-    | BUG: | Oops | Call\ Trace | Out\ of\ memory""", re.VERBOSE)
+    | block\ nbd\d+:\ (?!NBD_DISCONNECT | shutting\ down | Disconnected\ due\ to\ user)
+    | blocked\ for\ more\ than | BUG: | Oops | Call\ Trace | Out\ of\ memory""",
+                     re.VERBOSE)
 
 
 class Disk:
@@ -43,11 +44,14 @@ class Disk:
                 "server": {"type": "unix", "path": self.socket_path},
                 "reconnect-delay": self.reconnect_delay}
 
+    def form(self, number):
+        return {"driver": "raw", "node-name": f"format{number}", "file": f"nbd{number}",
+                "discard": "unmap"}
+
     def arguments(self, number):
         """/dev/vda is disk 0: the device disk0 on the node format0 on the node nbd0."""
-        form = {"driver": "raw", "node-name": f"format{number}", "file": f"nbd{number}",
-                "discard": "unmap"}
-        return ["-blockdev", json.dumps(self.node(f"nbd{number}")), "-blockdev", json.dumps(form),
+        return ["-blockdev", json.dumps(self.node(f"nbd{number}")),
+                "-blockdev", json.dumps(self.form(number)),
                 "-device", f"virtio-blk-pci,drive=format{number},id=disk{number}"]
 
 
@@ -59,7 +63,7 @@ class Guest:
     """A running guest. Used as a context, it loses its power at the end."""
 
     def __init__(self, folder, *disks, network=False, cpus=1, name="guest"):
-        kernel, initramfs = image.prepare()
+        kernel, initramfs = image.ready()
         self.name = name
         self.console_path = os.path.join(folder, f"{name}.console.log")
         self.begin = time.monotonic()
@@ -184,7 +188,7 @@ def run_tests(*tests):
         @functools.wraps(test)
         def run(folder):
             try:
-                image.prepare()
+                image.ready()
             except image.Unavailable as error:
                 return str(error)
             begin = time.monotonic()

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The test guest's kernel and initramfs: Debian's stock kernel, taken from its package, and a
-busybox system with the tools of the file systems. Both are kept in build/guest/ (GUEST_CACHE)."""
+busybox system with the tools of the file systems. All of it is kept in build/guest/ (GUEST_CACHE).
+As a program it makes them, and downloads the package if there is none yet; the tests take what
+is there."""
 import contextlib
-import fcntl
 import gzip
 import lzma
 import os
@@ -10,6 +11,7 @@ import re
 import shutil
 import struct
 import subprocess
+import sys
 import tarfile
 import tempfile
 
@@ -29,30 +31,39 @@ MODULE_PLACES = re.compile(r"""
     ^kernel/( crypto/ | lib/ | fs/(ext4|jbd2|xfs|btrfs|fat|nls)/ | fs/mbcache
     | drivers/virtio/ | drivers/block/(virtio_blk|nbd)\. | drivers/net/(virtio_net|net_failover)\.
     | net/core/failover\. )""", re.VERBOSE)
-PROGRAMS = ["mkfs.ext4", "e2fsck", "resize2fs", "mkfs.xfs", "xfs_repair", "xfs_growfs", "mkfs.btrfs",
-            "btrfs", "mkfs.vfat", "fsck.vfat", "nbd-client"]
+PROGRAMS = ["mkfs.ext4", "e2fsck", "resize2fs", "mkfs.xfs", "xfs_repair", "mkfs.btrfs", "btrfs",
+            "mkfs.vfat", "fsck.vfat", "nbd-client"]
 TOOLS = ["qemu-system-x86_64", "busybox", "depmod", "dpkg-deb", *PROGRAMS]
 
 
 class Unavailable(Exception):
-    """What a guest needs cannot be had here: its tests are skipped, and say why."""
+    """There can be no guest here: its tests are skipped, and say why."""
 
 
-def prepare():
-    """Makes what is missing. Returns the paths of the kernel and of the initramfs."""
+def ready():
+    """Returns the paths of the kernel and of the initramfs."""
+    need_tools()
+    if not is_fresh():
+        raise Unavailable("there is no guest's kernel yet: make guest-image gets it")
+    return KERNEL, INITRAMFS
+
+
+def make():
+    need_tools()
+    if is_fresh():
+        return
+    os.makedirs(CACHE, exist_ok=True)
+    package = kernel_package()
+    with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+        version = unpack(package, scratch)
+        write_whole(INITRAMFS, initramfs(scratch, version))
+        write_whole(KERNEL, elf_kernel(os.path.join(scratch, "vmlinuz")))
+
+
+def need_tools():
     missing = [tool for tool in TOOLS if not shutil.which(tool, path=SEARCH_PATH)]
     if missing:
         raise Unavailable(f"{', '.join(missing)} not found: scripts/setup.sh guest installs them")
-    os.makedirs(CACHE, exist_ok=True)
-    with open(os.path.join(CACHE, "lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not is_fresh():
-            package = kernel_package()
-            with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-                version = unpack(package, scratch)
-                pack_initramfs(scratch, version)
-                write_whole(KERNEL, elf_kernel(os.path.join(scratch, "vmlinuz")))
-    return KERNEL, INITRAMFS
 
 
 def is_fresh():
@@ -72,17 +83,15 @@ def write_whole(path, data):
 # ---- The kernel's package
 
 def kernel_package():
-    """The path of the newest kernel's package, downloaded unless one is there."""
-    found = sorted(name for name in os.listdir(CACHE)
-                   if name.startswith("linux-image-") and name.endswith(".deb"))
-    if found:
-        return os.path.join(CACHE, found[-1])
+    """The path of the kernel's package, downloaded unless one is there."""
+    for name in os.listdir(CACHE):
+        if name.startswith("linux-image-") and name.endswith(".deb"):
+            return os.path.join(CACHE, name)
     apt = ask_apt("apt-cache", "depends", META_PACKAGE)
     name = re.search(r"Depends: (linux-image-\S+)", apt)
     if not name:
         raise Unavailable(f"apt knows no {META_PACKAGE} (apt-get update may help): {apt.strip()}")
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-        os.chmod(scratch, 0o777)  # apt downloads as a user of its own
         ask_apt("apt-get", "download", name[1], cwd=scratch)
         deb = os.listdir(scratch)[0]
         os.rename(os.path.join(scratch, deb), os.path.join(CACHE, deb))
@@ -91,13 +100,13 @@ def kernel_package():
 
 def ask_apt(*command, **kwargs):
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=200,
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900,
                               env=dict(os.environ, LC_ALL="C"), **kwargs)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Unavailable(f"{' '.join(command)}: {error}") from error
     if done.returncode:
-        said = " ".join(done.stderr.split())[-200:]
-        raise Unavailable(f"{' '.join(command)} failed (is there a network?): {said}")
+        said = " ".join(line for line in done.stderr.splitlines() if line.startswith("E:"))
+        raise Unavailable(f"{' '.join(command)} failed: {said}")
     return done.stdout
 
 
@@ -140,8 +149,7 @@ def elf_kernel(path):
     start += (setup_sectors + 1) * 512
     payload = image[start:start + length]
     if payload.startswith(b"\xfd7zXZ\0"):
-        # Behind it is its size.
-        kernel = lzma.LZMADecompressor().decompress(payload)
+            kernel = lzma.LZMADecompressor().decompress(payload)
     elif payload.startswith(b"\x1f\x8b"):
         kernel = gzip.decompress(payload[:-4])
     else:
@@ -185,7 +193,7 @@ class Cpio:
         return b"".join(self.parts)
 
 
-def pack_initramfs(scratch, version):
+def initramfs(scratch, version):
     cpio = Cpio()
     cpio.file("init", os.path.join(HERE, "init.sh"))
     for folder in ("proc", "sys", "dev", "tmp", "run", "mnt", "etc"):
@@ -202,7 +210,7 @@ def pack_initramfs(scratch, version):
                                  check=True).stdout.split():
         cpio.link("bin/" + applet, "busybox")
     add_modules(cpio, scratch, version)
-    write_whole(INITRAMFS, cpio.bytes())
+    return cpio.bytes()
 
 
 def add_program(cpio, path):
@@ -238,4 +246,7 @@ def add_modules(cpio, scratch, version):
 
 
 if __name__ == "__main__":
-    print(*prepare(), sep="\n")
+    try:
+        make()
+    except Unavailable as error:
+        sys.exit(f"guest tests: {error}")

@@ -1,27 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the guests write, in their own shell: a load that never stops, and its check."""
+"""A guest that writes, in its own shell: a load that goes on until it is stopped, and its check."""
 from guest import expect
 
-# Overwrites files in place, each write fsynced, none of it in the page cache alone. What
-# /run/synced/FILE names is what FILE holds: its number and then the pool.
+# Overwrites eight files in place, over and over. A write counts once its fsync has succeeded:
+# /run/synced/FILE then holds the number that FILE begins with; the pool follows it.
 PREPARE = """
-mkdir -p /run/synced && dd if=/dev/urandom of=/tmp/pool bs=64k count=8 2>/dev/null
+rm -f /run/stop /run/failed /run/done.*
+mkdir -p /run/synced
+dd if=/dev/urandom of=/tmp/pool bs=64k count=8 2>/dev/null
 cat >/tmp/writer <<'END'
-writer=$1
 i=0
 while [ ! -e /run/stop ]; do
 	i=$((i + 1))
-	file=$writer.$((i % 8))
-	if ! { echo $i; cat /tmp/pool; } | dd of=$2/$file bs=16k conv=notrunc,fsync 2>/run/dd.$writer
-	then
-		cat /run/dd.$writer >/run/failed
-		exit 1
+	file=$1.$((i % 8))
+	if ! { echo $i; cat /tmp/pool; } |
+		dd of=$2/$file bs=16k conv=notrunc,fsync 2>/run/dd.$1; then
+		cat /run/dd.$1 >>/run/failed
+		break
 	fi
 	echo $i >/run/synced/$file
 done
+touch /run/done.$1
 END
 """
-# A file that holds another number or other bytes fails.
+WAIT_UNTIL_WRITTEN = """
+for second in $(seq 100); do
+	[ ! -e /run/failed ] || break
+	total=0
+	for n in $(cat /run/synced/* 2>/dev/null); do
+		total=$((total + n))
+	done
+	[ $total -le %d ] || exit 0
+	sleep 1
+done
+echo "no write gets through"
+cat /run/failed
+exit 1
+"""
+STOP = """
+touch /run/stop
+for writer in $(seq %d); do
+	while [ ! -e /run/done.$writer ]; do
+		sleep 0.1
+	done
+done
+[ ! -e /run/failed ] || { cat /run/failed; exit 1; }
+"""
+# What is in the page cache proves nothing.
 VERIFY = """
 echo 3 >/proc/sys/vm/drop_caches
 for file in /run/synced/*; do
@@ -36,30 +61,21 @@ class Load:
     def __init__(self, guest, mount="/mnt", writers=2):
         self.guest = guest
         self.mount = mount
+        self.writers = writers
         guest.run(PREPARE)
-        guest.run("rm -f /run/stop /run/failed; " +
-                  "".join(f"sh /tmp/writer {n} {mount} & " for n in range(writers)))
+        guest.run("".join(f"sh /tmp/writer {n} {mount} &\n" for n in range(1, writers + 1)))
 
     def synced(self):
         """A number that grows with each fsync that has succeeded."""
         return sum(map(int, self.guest.run("cat /run/synced/* 2>/dev/null || true").split()))
 
-    def expect_progress(self, since):
-        """The writers get on: more is synced than `since`."""
-        self.guest.run(f"""
-            for second in $(seq 100); do
-                [ ! -e /run/failed ] || break
-                total=0
-                for n in $(cat /run/synced/* 2>/dev/null); do total=$((total + n)); done
-                [ $total -le {since} ] || exit 0
-                sleep 1
-            done
-            echo "no write gets through"; cat /run/failed; exit 1""")
+    def expect_progress(self):
+        """The writers get on: more is fsynced than was at the call."""
+        self.guest.run(WAIT_UNTIL_WRITTEN % self.synced())
 
     def stop(self):
-        """Ends the writers. None of them may have seen an error, and what is on the disk must be
-        what they have written last."""
-        self.guest.run("touch /run/stop; while pgrep -f /tmp/writer >/dev/null; do sleep 0.1; "
-                       "done; [ ! -e /run/failed ] || { cat /run/failed; exit 1; }")
+        """Ends the writers. None of them may have seen an error, and each file must hold what was
+        written to it last."""
+        self.guest.run(STOP % self.writers)
         expect(self.synced() > 0, "the writers wrote nothing")
         self.guest.run(VERIFY % self.mount)
