@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.parse
 
 import image
 
@@ -21,6 +22,8 @@ from lib import Daemon, MiB, expect  # noqa: E402
 
 # How long anything in a guest may take: emulated, on a busy machine. No test measures time.
 PATIENCE = 120
+# What QEMU's network shows the guest as the host's loopback interface.
+HOST = "10.0.2.2"
 
 # What a guest's kernel says when a disk or a file system is in trouble.
 TROUBLE = re.compile(r"""
@@ -138,6 +141,15 @@ class Guest:
         if status:
             raise GuestError(f"{self.name}: exit status {status} of: {script}\n{output}")
         return output.strip()
+
+    def connect_nbd_ko(self, uri, options=""):
+        """Makes /dev/nbd0 of an export: the guest's kernel is the client, over TCP. The guest has
+        to have the network."""
+        tcp = urllib.parse.urlsplit(uri)
+        name = urllib.parse.unquote(tcp.path[1:])
+        self.run("modprobe virtio_net && ip link set eth0 up && "
+                 "ip addr add 10.0.2.15/24 dev eth0 && modprobe nbd nbds_max=1")
+        self.run(f"nbd-client {HOST} {tcp.port} -N '{name}' {options} /dev/nbd0")
 
     def qmp(self, command, **arguments):
         """Tells QEMU something. Its events are kept."""

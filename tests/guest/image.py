@@ -33,7 +33,7 @@ MODULE_PLACES = re.compile(r"""
     | net/core/failover\. )""", re.VERBOSE)
 PROGRAMS = ["mkfs.ext4", "e2fsck", "resize2fs", "mkfs.xfs", "xfs_repair", "mkfs.btrfs", "btrfs",
             "mkfs.vfat", "fsck.vfat", "nbd-client"]
-TOOLS = ["qemu-system-x86_64", "busybox", "depmod", "dpkg-deb", *PROGRAMS]
+TOOLS = ["cc", "qemu-system-x86_64", "busybox", "depmod", "dpkg-deb", *PROGRAMS]
 
 
 class Unavailable(Exception):
@@ -68,7 +68,7 @@ def need_tools():
 
 def is_fresh():
     made = [KERNEL, INITRAMFS]
-    sources = [os.path.join(HERE, name) for name in ("image.py", "init.sh")]
+    sources = [os.path.join(HERE, name) for name in ("image.py", "init.sh", "nbd_resize.c")]
     return all(map(os.path.exists, made)) and \
         min(map(os.path.getmtime, made)) > max(map(os.path.getmtime, sources))
 
@@ -206,6 +206,9 @@ def initramfs(scratch, version):
         add_program(cpio, shutil.which(program, path=SEARCH_PATH))
     busybox = shutil.which("busybox", path=SEARCH_PATH)
     add_program(cpio, busybox)
+    resize = os.path.join(scratch, "nbd_resize")
+    subprocess.run(["cc", "-O2", "-o", resize, os.path.join(HERE, "nbd_resize.c")], check=True)
+    add_program(cpio, resize)
     for applet in subprocess.run([busybox, "--list"], capture_output=True, text=True,
                                  check=True).stdout.split():
         cpio.link("bin/" + applet, "busybox")

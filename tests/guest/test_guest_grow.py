@@ -1,50 +1,63 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""A volume grows while a guest writes to it. An NBD connection has no word for that: QEMU learns
-the new size from a new connection, and block_resize tells the guest."""
+"""A volume grows while a guest writes to it. NBD has no word for that: QEMU learns the new size
+from a new connection, and block_resize tells the guest; an ioctl tells the kernel's own client."""
 import os
 
 from guest import Daemon, Guest, MiB, expect, run_tests
 from load import Load
-from volumectl import Volumectl
+from volumectl import Volumectl, disk_of
 
 OLD = 128 * MiB
 NEW = 384 * MiB
 
 
-def by_new_connection(guest, disk, _daemon):
+def by_new_connection(guest, attachment, _daemon):
     """QEMU puts a second connection in the place of the first one: I/O just goes on."""
+    disk = disk_of(attachment)
     guest.qmp("blockdev-add", **disk.node("nbd0-grown"))
     guest.qmp("blockdev-reopen", options=[disk.form(0) | {"file": "nbd0-grown"}])
     guest.qmp("blockdev-del", **{"node-name": "nbd0"})
+    guest.qmp("block_resize", **{"node-name": "format0", "size": NEW})
 
 
-def by_reconnect(_guest, _disk, daemon):
-    """A restart of the daemon makes QEMU connect anew."""
+def by_reconnect(guest, _attachment, daemon):
+    """A restart of the daemon makes QEMU connect anew; that it has done so, the I/O shows."""
     expect(daemon.stop() == 0, "the daemon's exit status")
     daemon.start()
+    guest.run("dd if=/dev/urandom of=/mnt/probe bs=4k count=1 conv=fsync")
+    guest.qmp("block_resize", **{"node-name": "format0", "size": NEW})
 
 
-def grow(folder, learn):
-    with Daemon(os.path.join(folder, "data")) as daemon:
+def by_nbd_resize(guest, _attachment, _daemon):
+    """The kernel's client is told, and keeps its connection: the server must serve all of the
+    volume as it is now, on a connection whose handshake gave the old size."""
+    guest.run(f"nbd_resize /dev/nbd0 {NEW}")
+
+
+def grow(folder, learn, kernel_client=False):
+    with Daemon(os.path.join(folder, "data"), "--nbd-listen", "127.0.0.1:0") as daemon:
         daemon.start()
         volumectl = Volumectl(daemon)
         volume = volumectl.create(str(OLD))
-        disk = volumectl.attach(volume, volumectl.register("guest"))
-        with Guest(folder, disk) as guest:
-            guest.run("mkfs.ext4 -q /dev/vda && mount -t ext4 /dev/vda /mnt")
+        attachment = volumectl.attach(volume, volumectl.register("guest"))
+        disks = [] if kernel_client else [disk_of(attachment)]
+        with Guest(folder, *disks, network=kernel_client) as guest:
+            device = "/dev/vda"
+            if kernel_client:
+                device = "/dev/nbd0"
+                guest.connect_nbd_ko(attachment["tcp_uri"], "-nonetlink")
+            guest.run(f"mkfs.ext4 -q {device} && mount -t ext4 {device} /mnt")
             load = Load(guest)
             load.expect_progress()
             volumectl("volume", "resize", volume, "--size", str(NEW))
-            learn(guest, disk, daemon)
-            load.expect_progress()
-            guest.qmp("block_resize", **{"node-name": "format0", "size": NEW})
-            expect(guest.run("blockdev --getsize64 /dev/vda") == str(NEW), "the guest's size")
-            guest.run("resize2fs /dev/vda")
+            learn(guest, attachment, daemon)
+            expect(guest.run(f"blockdev --getsize64 {device}") == str(NEW), "the guest's size")
+            guest.run(f"resize2fs {device}")
             load.expect_progress()
             fill(guest)
             load.stop()
-            guest.run("umount /mnt && e2fsck -fn /dev/vda")
+            guest.run(f"umount /mnt && e2fsck -fn {device}")
             guest.power_off()
         expect(daemon.stop() == 0, "the daemon's exit status")
         status, text = daemon.check()
@@ -70,8 +83,13 @@ def grow_by_new_connection(folder):
 
 
 def grow_by_reconnect(folder):
-    """The same where QEMU has only reconnect-delay to learn it by."""
+    """The same where QEMU has learnt the size by reconnecting."""
     grow(folder, by_reconnect)
 
 
-run_tests(grow_by_new_connection, grow_by_reconnect)
+def grow_nbd_ko(folder):
+    """The same with the guest kernel's own client."""
+    grow(folder, by_nbd_resize, kernel_client=True)
+
+
+run_tests(grow_by_new_connection, grow_by_reconnect, grow_nbd_ko)

@@ -6,7 +6,7 @@ import os
 import nbd
 
 from guest import Daemon, Guest, expect, run_tests
-from volumectl import Volumectl
+from volumectl import Volumectl, disk_of
 
 FILE_SYSTEMS = {"ext4": ("/dev/vda", "e2fsck -fn"), "xfs": ("/dev/vdb", "xfs_repair -n")}
 MAKE = "mkfs.ext4 -q /dev/vda && mkfs.xfs -q /dev/vdb"
@@ -67,7 +67,8 @@ class Moves:
 
     def attach(self, name):
         instance = self.volumectl.register(name)
-        self.disks = [self.volumectl.attach(volume, instance) for volume in self.volumes]
+        self.disks = [disk_of(self.volumectl.attach(volume, instance))
+                      for volume in self.volumes]
         return self.disks
 
     def detach(self, *options):

@@ -1,10 +1,10 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Every common file system can be made on a fresh volume, used and checked."""
-import contextlib
 import os
 
-from guest import Daemon, Disk, Guest, expect, run_tests
+from guest import Daemon, Guest, expect, run_tests
+from volumectl import Volumectl, disk_of
 
 # Name: how to make it, and how to check it.
 FILE_SYSTEMS = {
@@ -35,12 +35,13 @@ umount /mnt
 
 def mkfs_on_fresh_volumes(folder):
     """mkfs, mount, write, read back, fstrim and fsck, each on a volume that nobody has touched."""
-    with contextlib.ExitStack() as stack:
-        daemons = [Daemon(os.path.join(folder, name), "--volume-size", "512MiB")
-                   for name in FILE_SYSTEMS]
-        for daemon in daemons:
-            stack.enter_context(daemon).start()
-        with Guest(folder, *(Disk(daemon.socket) for daemon in daemons)) as guest:
+    with Daemon(os.path.join(folder, "data")) as daemon:
+        daemon.start()
+        volumectl = Volumectl(daemon)
+        instance = volumectl.register("guest")
+        disks = [disk_of(volumectl.attach(volumectl.create("512MiB"), instance))
+                 for _ in FILE_SYSTEMS]
+        with Guest(folder, *disks) as guest:
             guest.run("dd if=/dev/urandom of=/tmp/pool bs=64k count=16")
             for (name, (make, check)), letter in zip(FILE_SYSTEMS.items(), "abcd"):
                 device = "/dev/vd" + letter
@@ -49,10 +50,9 @@ def mkfs_on_fresh_volumes(folder):
                 guest.run(USE.format(name=name, device=device, trim=trim))
                 guest.run(f"{check} {device}")
             guest.power_off()
-        for daemon in daemons:
-            expect(daemon.stop() == 0, "the daemon's exit status")
-            status, text = daemon.check()
-            expect(status == 0, f"--check: {text}")
+        expect(daemon.stop() == 0, "the daemon's exit status")
+        status, text = daemon.check()
+        expect(status == 0, f"--check: {text}")
 
 
 run_tests(mkfs_on_fresh_volumes)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """volumectl, as a user calls it, and what attach answers as a guest's disk."""
+import json
 import os
-import re
 import subprocess
 import urllib.parse
 
@@ -28,11 +28,14 @@ class Volumectl:
         return self("volume", "create", "--size", size, "--quiet")
 
     def register(self, name):
-        return self("instance", "register", "--name", name, "--quiet")
+        return self("instance", "register", name, "--quiet")
 
     def attach(self, volume, instance):
-        """Returns the disk that the instance sees."""
-        said = self("attach", volume, "--instance", instance)
-        uri = urllib.parse.urlsplit(re.search(r"nbd\+unix://\S+", said)[0])
-        path = urllib.parse.parse_qs(uri.query)["socket"][0]
-        return Disk(path, export=urllib.parse.unquote(uri.path[1:]))
+        """Returns what the daemon tells of the attachment; its disk is disk_of() it."""
+        return json.loads(self("attach", volume, "--instance", instance, "--json"))
+
+
+def disk_of(attachment):
+    uri = urllib.parse.urlsplit(attachment["uri"])
+    path = urllib.parse.parse_qs(uri.query)["socket"][0]
+    return Disk(path, export=urllib.parse.unquote(uri.path[1:]))
