@@ -11,6 +11,9 @@ MODE_lint    :=
 MODE_asan    := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 MODE_tsan    := -fsanitize=thread -fno-omit-frame-pointer
 MODE_cov     := --coverage -O0
+# V=1 shows the commands.
+Q    := $(if $(V),,@)
+say   = $(if $(V),@:,@printf '  %-5s %s\n' $(1) '$@')
 ALL_CPPFLAGS  = -I. -D_GNU_SOURCE $(CPPFLAGS)
 ALL_CFLAGS    = -std=c11 -pthread $(WARN) $(MODE_$(MODE)) $(CFLAGS)
 ALL_LDFLAGS   = -pthread $(MODE_$(MODE)) $(LDFLAGS)
@@ -34,7 +37,7 @@ LIBS_REAL := -luring $(LIBS_CORE)
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 UNIT_BINS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT))
 SIMT_BINS := $(patsubst tests/sim/%.c,$(BUILD)/tests/sim_%,$(SIMT))
-SCRIPTS   := $(wildcard tests/*/test_*.sh tests/*/test_*.py)
+SCRIPTS   := $(wildcard tests/*/test_*.sh tests/e2e/test_*.py)
 .DEFAULT_GOAL := all
 # What a folder brings of its own: programs, and targets for `make help`.
 -include $(wildcard */rules.mk tests/*/rules.mk)
@@ -48,20 +51,25 @@ all: $(BIN)/volumed ## Build the programs into build/bin/ (the default)
 
 $(BIN)/volumed: $(call obj,$(DAEMON) $(CORE) $(REAL))
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) -lsystemd
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) -lsystemd
 
 $(UNIT_BINS): $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(call obj,$(CORE) $(REAL))
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) -lcmocka
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) -lcmocka
 
 # Tests on the simulated machine.
-$(SIMT_BINS): $(BUILD)/tests/sim_%: $(BUILD)/obj/tests/sim/%.o $(call obj,$(SIM) $(CORE_ON_FAKE) $(FAKE))
+$(SIMT_BINS): $(BUILD)/tests/sim_%: $(BUILD)/obj/tests/sim/%.o \
+              $(call obj,$(SIM) $(CORE_ON_FAKE) $(FAKE))
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CORE) -lcmocka
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CORE) -lcmocka
 
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CC)
+	$(Q)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
 # Rewritten only when what is in it changes.
 same_or_write = mkdir -p $(@D); echo '$(1)' | cmp -s - $@ || echo '$(1)' > $@
@@ -93,8 +101,9 @@ check: ## Set up, build, and run the tests: unit, simulator, fuzz (short), end t
 	@$(SUBMAKE) tests
 	@$(if $(CHECK_SANITIZERS),$(SUBMAKE) MODE=asan tests)
 	@$(TRY_GUEST)
-	@MODE=$(MODE) VOLUMED=$(BIN)/volumed NBD_RAM=$(NBD_RAM) scripts/check.sh $(TEST_BINS) \
-		$(if $(CHECK_SANITIZERS),$(subst $(BUILD)/,build/asan/,$(TEST_BINS))) $(SCRIPTS)
+	@MODE=$(MODE) VOLUMED=$(BIN)/volumed scripts/check.sh $(TEST_BINS) \
+		$(if $(CHECK_SANITIZERS),$(subst $(BUILD)/,build/asan/,$(TEST_BINS))) $(SCRIPTS) \
+		'tests/nbd/check $(NBD_RAM)'
 
 SOAK_SEEDS ?= 5000
 SOAK_FUZZ_SECONDS ?= 600
@@ -102,9 +111,9 @@ soak: ## The long tests: thousands of simulator seeds, 200 kill rounds, ten minu
 	@scripts/setup.sh build test fuzz
 	@$(SUBMAKE) tests fuzzers
 	@$(TRY_GUEST)
-	@MODE=$(MODE) VOLUMED=$(BIN)/volumed NBD_RAM=$(NBD_RAM) SOAK=1 SIM_SEEDS=$(SOAK_SEEDS) \
+	@MODE=$(MODE) VOLUMED=$(BIN)/volumed SOAK=1 SIM_SEEDS=$(SOAK_SEEDS) \
 		KILL_ROUNDS=200 FUZZ_SECONDS=$(SOAK_FUZZ_SECONDS) CHECK_TIMEOUT=14400 \
-		scripts/check.sh $(TEST_BINS) $(LIBFUZZER) $(SCRIPTS)
+		scripts/check.sh $(TEST_BINS) $(LIBFUZZER) $(SCRIPTS) 'tests/nbd/check $(NBD_RAM)'
 
 check-asan: ## The tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) --no-print-directory MODE=asan check
@@ -154,8 +163,8 @@ help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(filter-out %.d,$(MAKEFILE_LIST)) | sort | \
 		while IFS="$$(printf '\t')" read -r name what; do printf '  %-12s %s\n' \
 		"$$name" "$$what"; done
-	@echo 'Variables: MODE=release|asan|tsan|cov, CFLAGS, WERROR=1, DATA_DIR, NBD_LISTEN, ARGS,'
-	@echo '  PREFIX, DESTDIR, KILL_ROUNDS, SIM_SEEDS, NO_SETUP=1 (install no packages).'
+	@echo 'Variables: MODE=release|asan|tsan|cov, CFLAGS, WERROR=1, V=1, DATA_DIR, NBD_LISTEN,'
+	@echo '  ARGS, PREFIX, DESTDIR, KILL_ROUNDS, SIM_SEEDS, NO_SETUP=1 (install no packages).'
 
 .PHONY: all tests fuzzers objects setup run check soak check-asan check-tsan fuzz lint tidy format \
 	install clean help FORCE

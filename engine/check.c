@@ -14,7 +14,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define WALK_BLOCKS 64
+#define WALK_BLOCKS     64
+#define CHECKPOINT_REST (10 * NSEC_PER_MSEC)
 
 struct walk {
 	struct volume *volume;
@@ -101,25 +102,17 @@ static void count_map(struct walk *w)
 	}
 }
 
-static void compare(struct walk *w)
+static void compare(struct walk *w, const uint64_t *counted, bool active)
 {
-	struct volume *v = w->volume;
-
 	for (uint32_t slot = 0; slot < w->n_slots; slot++) {
-		struct segment *seg = segments_at(v, slot);
+		struct segment *seg = segments_at(w->volume, slot);
+		uint32_t live = active ? seg->live_active : seg->live;
 
-		if (seg->state == SEGMENT_EMPTY)
-			continue;
-		if (seg->live != w->live[slot])
+		if (seg->state != SEGMENT_EMPTY && live != counted[slot])
 			say(w,
-			    "segment %" PRIu64 ": %" PRIu32 " bytes are counted as live, %" PRIu64
+			    "segment %" PRIu64 ": %" PRIu32 " bytes are counted as live%s, %" PRIu64
 			    " are",
-			    seg->id, seg->live, w->live[slot]);
-		if (seg->live_active != w->live_active[slot])
-			say(w,
-			    "segment %" PRIu64 ": %" PRIu32
-			    " bytes are counted as live in the overlay, %" PRIu64 " are",
-			    seg->id, seg->live_active, w->live_active[slot]);
+			    seg->id, live, active ? " in the overlay" : "", counted[slot]);
 	}
 }
 
@@ -237,8 +230,9 @@ static bool walk_counting(struct walk *w)
 			count_leaf(w, leaf);
 		w->lba += LEAF_BLOCKS;
 	}
-	compare(w);
+	compare(w, w->live, false);
 	w->counting = false;
+	checkpoint_release(w->volume);
 	w->lba = 0;
 	w->end = block_size(&w->volume->dev) / BLOCK_SIZE;
 	return true;
@@ -285,6 +279,10 @@ static void walk_begin(struct io_op *turn)
 	struct walk *w = container_of(turn, struct walk, turn);
 	struct volume *v = w->volume;
 
+	if (v->checkpoint) { /* it moves what is counted */
+		io_timer(v->loop, &w->turn, CHECKPOINT_REST);
+		return;
+	}
 	w->n_slots = v->segments.n_pages * USAGE_SEGMENTS;
 	w->live = mem_calloc(w->n_slots + 1, sizeof(w->live[0]));
 	w->live_active = mem_calloc(w->n_slots + 1, sizeof(w->live_active[0]));
@@ -296,8 +294,9 @@ static void walk_begin(struct io_op *turn)
 	}
 	count_map(w);
 	count_overlay(w, &v->active, w->live_active);
-	count_overlay(w, &v->frozen, w->live);
+	compare(w, w->live_active, true);
 	w->counting = true;
+	checkpoint_hold(v);
 	w->end = (uint64_t)v->n_index * INDEX_LEAVES * LEAF_BLOCKS;
 	walk_step(w);
 }
@@ -307,7 +306,6 @@ void volume_check(struct volume_op *op)
 	struct walk *w = mem_alloc(sizeof(*w));
 
 	CHECK(w);
-	CHECK(!op->volume->checkpoint); /* it moves what is counted */
 	w->volume = op->volume;
 	w->op = op;
 	op->err.code = 0;

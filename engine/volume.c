@@ -201,13 +201,6 @@ void volume_unpin(struct volume_op *op, int slot)
 /* ---- Close --------------------------------------------------------------------------------------
  */
 
-enum close_state {
-	CLOSE_NOT,
-	CLOSE_WAIT_LOG,        /* what is in flight ends */
-	CLOSE_WAIT_CHECKPOINT, /* the last one, which marks the superblock clean */
-	CLOSE_WAIT_REST,       /* timers, lending and freeing come to rest */
-};
-
 static void close_on_checkpoint(struct checkpoint_wait *wait, int error)
 {
 	struct volume *v = container_of(wait, struct volume, close_wait);
@@ -265,7 +258,7 @@ void volume_close_kick(struct volume *v)
 {
 	if (!v->closing)
 		return;
-	switch ((enum close_state)v->close_state) {
+	switch (v->close_state) {
 	case CLOSE_NOT:
 	case CLOSE_WAIT_CHECKPOINT:
 		return;

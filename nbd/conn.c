@@ -87,15 +87,6 @@ static void conn_enter(struct nbd_conn *conn, enum nbd_conn_state state)
 	conn->state = state;
 }
 
-void nbd_conn_take_turn(struct nbd_conn *conn)
-{
-	list_remove(&conn->turn_node);
-	conn->has_turn = true;
-	conn->receive_state = RECEIVE_PARSE;
-	nbd_receive_step(conn);
-	conn->has_turn = false;
-}
-
 /* ---- Requests ---- */
 
 void nbd_request_submit(struct nbd_request *request)
@@ -253,10 +244,8 @@ static void conn_on_sent(struct io_op *op)
 	if (op->result < 0)
 		nbd_conn_kill(conn, "it took no more replies");
 	nbd_lane_mark(conn->lane, conn);
-	if (conn->receive_state == RECEIVE_WAIT_TURN && list_empty(&conn->turn_node)) {
-		conn->receive_state = RECEIVE_PARSE;
-		nbd_receive_step(conn);
-	}
+	if (list_empty(&conn->turn_node)) /* it waited for nothing but this */
+		nbd_receive_resume(conn, false);
 }
 
 /* ---- The end ---- */
@@ -275,10 +264,7 @@ void nbd_conn_kill(struct nbd_conn *conn, const char *cause)
 	if (conn->dead)
 		return;
 	conn->dead = true;
-	if (!list_empty(&conn->turn_node) || conn->receive_state == RECEIVE_WAIT_TURN) {
-		list_remove(&conn->turn_node);
-		conn->receive_state = RECEIVE_ENDED;
-	}
+	nbd_receive_give_up(conn);
 	if (conn->state == CONN_SERVE || conn->state == CONN_DRAIN) {
 		conn->cause = cause;
 		conn_enter(conn, CONN_DRAIN);

@@ -20,7 +20,7 @@ packages_of() {
 		echo e2fsprogs xfsprogs btrfs-progs dosfstools
 		;;
 	*)
-		echo "setup: no package group '$1' (there are: build test fuzz lint bench guest)" >&2
+		echo "setup: no group '$1' (there are: build test fuzz lint bench guest)" >&2
 		exit 2
 		;;
 	esac

@@ -103,7 +103,7 @@ int table_reserve_group(struct local *l)
 
 	if (l->n_groups < l->groups_room)
 		return 0;
-	groups = mem_realloc(l->groups, room * sizeof(groups[0]));
+	groups = mem_realloc(l->groups, room * sizeof(struct group *));
 	if (!groups)
 		return -ENOMEM;
 	l->groups = groups;

@@ -26,11 +26,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
+
+#define BAD_BLOCK_BURST 10 /* lines a second */
 
 enum start_state {
 	START_STORE,
@@ -165,14 +168,29 @@ static void open_store(struct daemon *d)
 	store_local_open(&d->store_open);
 }
 
+/* E4: what can't be read as it was written is named. A rotten disk must not fill the log, too. */
+static void on_bad_block(void *arg, struct id volume, uint64_t lba, const char *why)
+{
+	struct home *home = arg;
+	char text[ID_TEXT_MAX];
+
+	if (log_limit_pass(&home->bad_blocks, io_now(home->loop), BAD_BLOCK_BURST))
+		log_error(
+		    "%s: block %" PRIu64 " (bytes %" PRIu64 " to %" PRIu64
+		    ") can't be read: %s; the rest of the volume is served. Stop volumed and run "
+		    "volumed --check to see all that is bad",
+		    id_format(volume, "vol", text), lba, lba * BLOCK_SIZE,
+		    lba * BLOCK_SIZE + BLOCK_SIZE - 1, why);
+}
+
 /* Engines first, then the threads: what they do there begins with a message. */
 static int start_homes(struct daemon *d)
 {
-	const struct engine_config config = {0};
 	int r;
 
 	for (unsigned i = 0; i < d->n_homes; i++) {
 		struct home *home = &d->homes[i];
+		struct engine_config config = {.bad_block = on_bad_block, .bad_block_arg = home};
 
 		r = engine_new(home->loop, d->store, &config, &home->engine, &d->err);
 		if (r < 0)

@@ -86,7 +86,7 @@ void hints_print(const struct listeners *listeners)
 	       "  nbdcopy image.raw '%s'\n"
 	       "  qemu-img convert -n -f raw -O raw image.raw '%s'\n"
 	       "  fio --name=try --ioengine=nbd --uri='%s' --rw=randwrite --bs=4k --iodepth=32 "
-	       "--size=256m --verify=crc32c\n",
+	       "--size=256m --verify=crc32c --verify_state_save=0\n",
 	       uri, uri, uri);
 	printf("A virtual machine with the disk, which lives through a restart of volumed (apt "
 	       "install qemu-system-x86):\n"

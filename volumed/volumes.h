@@ -8,6 +8,7 @@
 #ifndef VOLUMED_VOLUMES_H
 #define VOLUMED_VOLUMES_H
 
+#include "base/log.h"
 #include "block/gate.h"
 #include "engine/engine.h"
 #include "volumed/volume_list.h"
@@ -16,6 +17,7 @@
 struct home {
 	struct io_loop *loop;
 	struct engine *engine;
+	struct log_limit bad_blocks;
 };
 
 struct served {

@@ -239,6 +239,15 @@ class Load(threading.Thread):
             self.expected[request.offset:request.end] = request.data
 
 
+def wait_for_progress(loads, n):
+    """Until each of the loads has n acknowledgements."""
+    deadline = time.monotonic() + 120
+    while min(load.acknowledged for load in loads) < n:
+        expect(all(load.is_alive() for load in loads), "a load has ended by itself")
+        expect(time.monotonic() < deadline, "no progress in two minutes")
+        time.sleep(0.005)
+
+
 def judge(request, old, new, name):
     """`old` and `new` are what the range held before and holds now."""
     if new in (old, request.data):
