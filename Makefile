@@ -105,6 +105,7 @@ check: ## Set up, build, and run the tests: unit, simulator, fuzz (short), end t
 	@scripts/setup.sh build test
 	@$(SUBMAKE) tests
 	@$(if $(CHECK_SANITIZERS),$(SUBMAKE) MODE=asan tests)
+	@$(TRY_GUEST)
 	@MODE=$(MODE) VOLUMED=$(BIN)/volumed scripts/check.sh $(TEST_BINS) \
 		$(if $(CHECK_SANITIZERS),$(subst $(BUILD)/,build/asan/,$(TEST_BINS))) $(SCRIPTS) \
 		'tests/nbd/check $(NBD_RAM)'
@@ -114,6 +115,7 @@ SOAK_FUZZ_SECONDS ?= 600
 soak: ## The long tests: thousands of simulator seeds, 200 kill rounds, ten minutes a fuzzer
 	@scripts/setup.sh build test fuzz
 	@$(SUBMAKE) tests fuzzers
+	@$(TRY_GUEST)
 	@MODE=$(MODE) VOLUMED=$(BIN)/volumed SOAK=1 SIM_SEEDS=$(SOAK_SEEDS) \
 		KILL_ROUNDS=200 FUZZ_SECONDS=$(SOAK_FUZZ_SECONDS) CHECK_TIMEOUT=14400 \
 		scripts/check.sh $(TEST_BINS) $(LIBFUZZER) $(SCRIPTS) 'tests/nbd/check $(NBD_RAM)'
