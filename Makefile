@@ -11,6 +11,9 @@ MODE_lint    :=
 MODE_asan    := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 MODE_tsan    := -fsanitize=thread -fno-omit-frame-pointer
 MODE_cov     := --coverage -O0
+# V=1 shows the commands.
+Q    := $(if $(V),,@)
+say   = $(if $(V),@:,@printf '  %-5s %s\n' $(1) '$@')
 ALL_CPPFLAGS  = -I. -D_GNU_SOURCE $(CPPFLAGS)
 ALL_CFLAGS    = -std=c11 -pthread $(WARN) $(MODE_$(MODE)) $(CFLAGS)
 ALL_LDFLAGS   = -pthread $(MODE_$(MODE)) $(LDFLAGS)
@@ -20,6 +23,8 @@ COMMIT  := $(shell git describe --always --dirty 2>/dev/null)
 
 # What runs on any machine, and what stands below it: the real one or the simulated one.
 CORE  := $(wildcard base/*.c block/*.c store/*.c engine/*.c nbd/*.c)
+# What needs SQLite besides.
+PLANE := $(wildcard metadata/*.c control/*.c)
 REAL  := io/io_uring.c $(filter-out io/io_uring.c,$(wildcard io/*.c))
 FAKE  := $(wildcard tests/sim/machine/*.c)
 # The simulated machine counts its own memory, so that a power cut frees what a daemon held.
@@ -30,11 +35,12 @@ SIMT  := $(wildcard tests/sim/test_*.c)
 SIM   := $(filter-out $(SIMT),$(wildcard tests/sim/*.c))
 LIBS_CORE := -lisal
 LIBS_REAL := -luring $(LIBS_CORE)
+LIBS_PLANE := -lsqlite3
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 UNIT_BINS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT))
 SIMT_BINS := $(patsubst tests/sim/%.c,$(BUILD)/tests/sim_%,$(SIMT))
-SCRIPTS   := $(wildcard tests/*/test_*.sh tests/*/test_*.py)
+SCRIPTS   := $(wildcard tests/*/test_*.sh tests/e2e/test_*.py)
 .DEFAULT_GOAL := all
 # What a folder brings of its own: programs, and targets for `make help`.
 -include $(wildcard */rules.mk tests/*/rules.mk)
@@ -46,22 +52,29 @@ SUBMAKE    = $(MAKE) --no-print-directory $(JOBS)
 
 all: $(BIN)/volumed ## Build the programs into build/bin/ (the default)
 
-$(BIN)/volumed: $(call obj,$(DAEMON) $(CORE) $(REAL))
+$(BIN)/volumed: $(call obj,$(DAEMON) $(API) $(PLANE) $(CORE) $(REAL))
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) -lsystemd
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) $(LIBS_PLANE) $(LIBS_API) \
+		-lsystemd -linih
 
-$(UNIT_BINS): $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(call obj,$(CORE) $(REAL))
+$(filter-out $(UNIT_OWN),$(UNIT_BINS)): $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o \
+              $(call obj,$(PLANE) $(CORE) $(REAL))
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) -lcmocka
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) $(LIBS_PLANE) -lcmocka
 
 # Tests on the simulated machine.
-$(SIMT_BINS): $(BUILD)/tests/sim_%: $(BUILD)/obj/tests/sim/%.o $(call obj,$(SIM) $(CORE_ON_FAKE) $(FAKE))
+$(SIMT_BINS): $(BUILD)/tests/sim_%: $(BUILD)/obj/tests/sim/%.o \
+		$(call obj,$(SIM) $(PLANE) $(CORE_ON_FAKE) $(FAKE))
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CORE) -lcmocka
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CORE) $(LIBS_PLANE) -lcmocka
 
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CC)
+	$(Q)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
 # Rewritten only when what is in it changes.
 same_or_write = mkdir -p $(@D); echo '$(1)' | cmp -s - $@ || echo '$(1)' > $@
@@ -75,7 +88,7 @@ $(BUILD)/obj/volumed/main.o: CPPFLAGS += \
 
 tests: all $(TEST_BINS) $(NBD_RAM)
 fuzzers: $(LIBFUZZER)
-objects: $(call obj,$(DAEMON) $(CORE) $(REAL) $(FAKE) $(SIM) $(wildcard bench/*.c tests/*/*.c))
+objects: $(call obj,$(DAEMON) $(PLANE) $(CORE) $(REAL) $(FAKE) $(SIM) $(API) $(CLI) $(wildcard bench/*.c tests/*/*.c))
 
 setup: ## Install the Debian packages that are missing, for all targets
 	@scripts/setup.sh build test lint bench fuzz
@@ -92,17 +105,20 @@ check: ## Set up, build, and run the tests: unit, simulator, fuzz (short), end t
 	@scripts/setup.sh build test
 	@$(SUBMAKE) tests
 	@$(if $(CHECK_SANITIZERS),$(SUBMAKE) MODE=asan tests)
-	@MODE=$(MODE) VOLUMED=$(BIN)/volumed NBD_RAM=$(NBD_RAM) scripts/check.sh $(TEST_BINS) \
-		$(if $(CHECK_SANITIZERS),$(subst $(BUILD)/,build/asan/,$(TEST_BINS))) $(SCRIPTS)
+	@$(TRY_GUEST)
+	@MODE=$(MODE) VOLUMED=$(BIN)/volumed scripts/check.sh $(TEST_BINS) \
+		$(if $(CHECK_SANITIZERS),$(subst $(BUILD)/,build/asan/,$(TEST_BINS))) $(SCRIPTS) \
+		'tests/nbd/check $(NBD_RAM)'
 
 SOAK_SEEDS ?= 5000
 SOAK_FUZZ_SECONDS ?= 600
 soak: ## The long tests: thousands of simulator seeds, 200 kill rounds, ten minutes a fuzzer
 	@scripts/setup.sh build test fuzz
 	@$(SUBMAKE) tests fuzzers
-	@MODE=$(MODE) VOLUMED=$(BIN)/volumed NBD_RAM=$(NBD_RAM) SOAK=1 SIM_SEEDS=$(SOAK_SEEDS) \
+	@$(TRY_GUEST)
+	@MODE=$(MODE) VOLUMED=$(BIN)/volumed SOAK=1 SIM_SEEDS=$(SOAK_SEEDS) \
 		KILL_ROUNDS=200 FUZZ_SECONDS=$(SOAK_FUZZ_SECONDS) CHECK_TIMEOUT=14400 \
-		scripts/check.sh $(TEST_BINS) $(LIBFUZZER) $(SCRIPTS)
+		scripts/check.sh $(TEST_BINS) $(LIBFUZZER) $(SCRIPTS) 'tests/nbd/check $(NBD_RAM)'
 
 check-asan: ## The tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) --no-print-directory MODE=asan check
@@ -131,10 +147,21 @@ format: ## Rewrite the sources with clang-format
 
 UNITDIR ?= $(or $(shell pkg-config --variable=systemdsystemunitdir systemd 2>/dev/null),\
 	$(PREFIX)/lib/systemd/system)
-SUBST    = sed -e 's,@SBINDIR@,$(PREFIX)/sbin,g'
+SYSCONFDIR ?= /etc
+SUBST    = sed -e 's,@SBINDIR@,$(PREFIX)/sbin,g' -e 's,@SYSCONFDIR@,$(SYSCONFDIR),g'
+MAN      = $(DESTDIR)$(PREFIX)/share/man
+CONFIG   = $(DESTDIR)$(SYSCONFDIR)/volumed/volumed.conf
 install: all ## Install into DESTDIR with PREFIX (/usr/local)
 	install -D -m 755 $(BIN)/volumed $(DESTDIR)$(PREFIX)/sbin/volumed
-	install -D -m 644 man/volumed.8 $(DESTDIR)$(PREFIX)/share/man/man8/volumed.8
+	install -D -m 755 $(BIN)/volumectl $(DESTDIR)$(PREFIX)/bin/volumectl
+	install -D -m 644 man/volumectl.1 $(MAN)/man1/volumectl.1
+	install -D -m 644 man/volumed.conf.5 $(MAN)/man5/volumed.conf.5
+	install -D -m 644 man/volumed.8 $(MAN)/man8/volumed.8
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	$(BIN)/volumectl completion bash \
+		> $(DESTDIR)$(PREFIX)/share/bash-completion/completions/volumectl
+	@# What the admin has changed stays.
+	[ -e $(CONFIG) ] || install -D -m 644 packaging/volumed.conf $(CONFIG)
 	install -d $(DESTDIR)$(UNITDIR)
 	$(SUBST) packaging/volumed.service.in > $(DESTDIR)$(UNITDIR)/volumed.service
 	$(SUBST) packaging/volumed.socket.in > $(DESTDIR)$(UNITDIR)/volumed.socket
@@ -152,8 +179,8 @@ help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(filter-out %.d,$(MAKEFILE_LIST)) | sort | \
 		while IFS="$$(printf '\t')" read -r name what; do printf '  %-12s %s\n' \
 		"$$name" "$$what"; done
-	@echo 'Variables: MODE=release|asan|tsan|cov, CFLAGS, WERROR=1, DATA_DIR, NBD_LISTEN, ARGS,'
-	@echo '  PREFIX, DESTDIR, KILL_ROUNDS, SIM_SEEDS, NO_SETUP=1 (install no packages).'
+	@echo 'Variables: MODE=release|asan|tsan|cov, CFLAGS, WERROR=1, V=1, DATA_DIR, NBD_LISTEN,'
+	@echo '  ARGS, PREFIX, DESTDIR, KILL_ROUNDS, SIM_SEEDS, NO_SETUP=1 (install no packages).'
 
 .PHONY: all tests fuzzers objects setup run check soak check-asan check-tsan fuzz lint tidy format \
 	install clean help FORCE

@@ -17,6 +17,20 @@ struct id id_from_random(const uint8_t random[16])
 	return id;
 }
 
+struct id id_in_zone(const uint8_t random[16], unsigned zone)
+{
+	struct id id = id_from_random(random);
+
+	id.hi = zone >> 4 & 0xf;
+	id.lo = id.lo >> 4 | (uint64_t)(zone & 0xf) << 60;
+	return id;
+}
+
+unsigned id_zone(struct id id)
+{
+	return (unsigned)(id.hi & 0xf) << 4 | (unsigned)(id.lo >> 60);
+}
+
 const char *id_format(struct id id, const char *prefix, char text[ID_TEXT_MAX])
 {
 	snprintf(text, ID_TEXT_MAX, "%s-%01x%016" PRIx64, prefix, (unsigned)(id.hi & 0xf), id.lo);

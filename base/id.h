@@ -28,6 +28,9 @@ static inline bool id_is_zero(struct id a)
 
 /* Makes an id of 17 hex digits out of 16 random bytes. */
 struct id id_from_random(const uint8_t random[16]);
+/* The same in a zone, 1 to 255: the first two digits name it. */
+struct id id_in_zone(const uint8_t random[16], unsigned zone);
+unsigned id_zone(struct id id);
 /* "vol-0123456789abcdef0" for prefix "vol". Returns `text`. */
 const char *id_format(struct id id, const char *prefix, char text[ID_TEXT_MAX]);
 /* Takes just that form, lower case. 0 or -EINVAL. */

@@ -34,6 +34,11 @@ struct export_op {
 	char name[EXPORT_NAME_MAX + 1];
 	bool local; /* the peer is on a unix socket */
 	bool claim; /* resolve only: also hold the device open, until release */
+	/* With a claim: asks its holder to let go, after its last replies or at once. Called on the
+	 * device's loop, between resolve and release, perhaps more than once. NULL: it can't be
+	 * asked. */
+	void (*leave)(void *holder, bool at_once);
+	void *holder;
 
 	int error;               /* 0, -ENOENT, -EACCES, -EAGAIN (not open yet), -ESHUTDOWN */
 	struct export_info info; /* valid if error is 0 */

@@ -312,6 +312,7 @@ static void ram_status(struct ram *ram, struct block_req *req)
 	uint64_t offset = req->offset;
 	uint32_t max = req->flags & BLOCK_REQ_ONE ? 1 : req->max_extents;
 
+	CHECK(req->extents);
 	while (offset < end) {
 		uint64_t n = bytes_in_block(offset, end - offset);
 		uint32_t flags = BLOCK_EXTENT_HOLE | BLOCK_EXTENT_ZERO;

@@ -23,6 +23,7 @@
 #define MEMORY_RETRY    NSEC_PER_MSEC
 
 static void checkpoint_start(struct volume *v);
+static void checkpoint_begin(struct volume *v);
 static void checkpoint_step(struct checkpoint *c);
 static void sort_run(struct io_work *work);
 static void sort_done(struct io_work *work);
@@ -50,7 +51,7 @@ static bool is_full(const struct volume *v, uint64_t times)
 
 bool checkpoint_must_wait(const struct volume *v)
 {
-	return v->checkpoint && is_full(v, 2);
+	return (v->checkpoint || v->holds > 0) && is_full(v, 2);
 }
 
 bool checkpoint_is_needed(const struct volume *v)
@@ -77,7 +78,7 @@ static void on_idle(struct io_op *op)
 	}
 	if (v->failed || !checkpoint_is_needed(v))
 		return;
-	if (!v->checkpoint && !v->walking &&
+	if (!v->checkpoint &&
 	    io_now(v->loop) >= v->last_write + v->engine->config.checkpoint_idle_ns)
 		checkpoint_start(v);
 	else
@@ -91,6 +92,12 @@ void checkpoint_idle_arm(struct volume *v)
 	v->idle_armed = true;
 	v->idle.done = on_idle;
 	io_timer(v->loop, &v->idle, v->engine->config.checkpoint_idle_ns);
+}
+
+void checkpoint_for_space(struct volume *v)
+{
+	if (!v->checkpoint && !v->failed && checkpoint_is_needed(v))
+		checkpoint_start(v);
 }
 
 void checkpoint_request(struct volume *v, struct checkpoint_wait *wait)
@@ -143,7 +150,29 @@ static int freeze(struct checkpoint *c)
 	return 0;
 }
 
+void checkpoint_hold(struct volume *v)
+{
+	v->holds++;
+}
+
+void checkpoint_release(struct volume *v)
+{
+	CHECK(v->holds > 0);
+	v->holds--;
+	if (v->holds == 0 && !v->checkpoint && !list_empty(&v->checkpoint_waiters))
+		checkpoint_start(v);
+	volume_kick(v);
+	checkpoint_idle_arm(v);
+}
+
 static void checkpoint_start(struct volume *v)
+{
+	if (v->holds > 0)
+		return; /* checkpoint_release sees to those who wait */
+	checkpoint_begin(v);
+}
+
+static void checkpoint_begin(struct volume *v)
 {
 	struct checkpoint *c = v->failed ? NULL : checkpoint_new(v);
 	int r = c ? freeze(c) : -ENOMEM;

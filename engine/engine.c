@@ -100,12 +100,29 @@ void engine_free(struct engine *e)
 /* ---- The way in ---------------------------------------------------------------------------------
  */
 
+static void engine_on_wake(struct io_op *op)
+{
+	container_of(op, struct engine, wake)->waking = false;
+}
+
+/* Whoever submits from a hook that runs after ours would not be heard: a wake asks for one more
+ * turn. */
+static void engine_wake(struct engine *e)
+{
+	if (e->waking)
+		return;
+	e->waking = true;
+	e->wake.done = engine_on_wake;
+	io_defer(e->loop, &e->wake, 0);
+}
+
 void engine_submit(struct block_dev *dev, struct block_req *req)
 {
 	struct volume *v = container_of(dev, struct volume, dev);
 
 	req->device_private = v;
 	list_add_tail(&v->engine->incoming, &req->link);
+	engine_wake(v->engine);
 }
 
 static enum op_kind kind_of(enum block_op op)

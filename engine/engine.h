@@ -83,6 +83,10 @@ struct volume_op {
 	void (*say)(void *arg, const char *text);
 	void *arg;
 	uint64_t n_wrong;
+	bool counters_only; /* check: do not read the stored blocks */
+
+	bool more;      /* delete: out, segments are left */
+	uint64_t freed; /* delete: out, segments that this call freed */
 
 	void *private;
 };
@@ -103,6 +107,12 @@ void volume_pin(struct volume_op *op, int slot);
 void volume_unpin(struct volume_op *op, int slot);
 /* Grows the volume by a RESIZE record; durable when done. -EINVAL if it would shrink. */
 void volume_resize(struct volume_op *op);
+/* Deletes a volume that is not open. First its superblock goes, durably: from then on there is no
+ * such volume. Then its segments, at most VOLUME_DELETE_BATCH in one call: op->more says that some
+ * are left, and the caller calls again, now or after the next start. Deleting what is gone already
+ * is no error. */
+void volume_delete(struct volume_op *op);
+#define VOLUME_DELETE_BATCH 512 /* segments; a call takes milliseconds, and stopping waits for one */
 /* Walks everything: counters against maps, and with `say` every stored block against its checksum.
  */
 void volume_check(struct volume_op *op);

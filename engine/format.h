@@ -68,11 +68,12 @@
  *  32  u64 nonce (for encryption: unique in the volume's life)
  *  40  u64 argument (RESIZE: the new size in bytes; else 0)
  */
-#define RECORD_FIXED       128
-#define RUN_BYTES          48
-#define RECORD_RUNS_MAX    256
-#define RECORD_PAYLOAD_MAX BLOCK_ATOMIC_MAX
-#define RECORD_BLOCKS_MAX  (RECORD_PAYLOAD_MAX / BLOCK_SIZE)
+#define RECORD_FIXED    128
+#define RUN_BYTES       48
+#define RECORD_RUNS_MAX 256
+/* One more block than BLOCK_ATOMIC_MAX, for a write of that size that is not aligned to blocks. */
+#define RECORD_BLOCKS_MAX  (BLOCK_ATOMIC_MAX / BLOCK_SIZE + 1)
+#define RECORD_PAYLOAD_MAX (RECORD_BLOCKS_MAX * BLOCK_SIZE)
 #define RECORD_HEADER_MAX  16384
 
 _Static_assert(RECORD_FIXED + RECORD_RUNS_MAX * RUN_BYTES + RECORD_BLOCKS_MAX * 4 <=

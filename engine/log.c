@@ -40,6 +40,7 @@ void log_run(struct volume *v)
  */
 
 struct fill {
+	const struct volume *volume;
 	struct record *rec;
 	bool closed;   /* nothing may follow in this record */
 	uint32_t room; /* bytes left in the segment */
@@ -78,14 +79,21 @@ static void part_size(const struct op *op, uint32_t *ret_runs, uint32_t *ret_blo
 	}
 }
 
+/* In a full store the last of the head is kept for trims, which make room (E6). */
+static uint32_t room_kept(const struct volume *v, uint32_t blocks)
+{
+	return blocks > 0 && segments_out_of_space(v, STORE_STREAM_USER) ? TRIM_RESERVE : 0;
+}
+
 static bool part_fits(const struct fill *f, uint32_t runs, uint32_t blocks)
 {
 	const struct record_header *h = &f->rec->h;
+	uint32_t kept = room_kept(f->volume, blocks);
 
 	if (f->closed || h->n_runs + runs > RECORD_RUNS_MAX ||
 	    h->n_sums + blocks > RECORD_BLOCKS_MAX)
 		return false;
-	return fill_header(f, runs, blocks) + f->payload + blocks * BLOCK_SIZE <= f->room;
+	return fill_header(f, runs, blocks) + f->payload + blocks * BLOCK_SIZE + kept <= f->room;
 }
 
 static struct run *fill_run(struct fill *f, uint8_t type, uint64_t lba, uint64_t blocks)
@@ -218,7 +226,7 @@ static void record_fill(struct fill *f, struct volume *v)
 /* The head, with room for the op at the front of the queue; NULL: not now. */
 static struct segment *log_head(struct volume *v, struct record *rec)
 {
-	struct fill f = {.rec = rec, .alignment = v->store->info.alignment};
+	struct fill f = {.volume = v, .rec = rec, .alignment = v->store->info.alignment};
 	struct op *op = list_first(&v->write_queue, struct op, link);
 	uint32_t runs;
 	uint32_t blocks;
@@ -228,6 +236,10 @@ static struct segment *log_head(struct volume *v, struct record *rec)
 		f.room = v->store->info.segment_size - v->head->tail;
 		if (part_fits(&f, runs, blocks))
 			return v->head;
+		if (room_kept(v, blocks)) {
+			log_fail_queued(v, -ENOSPC);
+			return NULL;
+		}
 		v->head->state = SEGMENT_CLOSED;
 		segments_mark_dirty(v, v->head);
 		v->head = NULL;
@@ -324,7 +336,8 @@ static bool record_begin(struct volume *v)
 		return false;
 	}
 	record_init(v, rec);
-	f = (struct fill){.rec = rec,
+	f = (struct fill){.volume = v,
+			  .rec = rec,
 			  .room = v->store->info.segment_size - v->head->tail,
 			  .alignment = v->store->info.alignment};
 	record_fill(&f, v);
@@ -489,6 +502,7 @@ void log_fail_queued(struct volume *v, int error)
 			list_add_tail(&v->write_queue, &op->link); /* a trim makes room: it waits */
 			continue;
 		}
+		volume_kick(v); /* what stays may fit now */
 		if (!op->error)
 			op->error = error;
 		write_sequenced(op);

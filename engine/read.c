@@ -101,6 +101,14 @@ static void bad_block(struct volume *v, uint64_t lba, const char *why)
 		config->bad_block(config->bad_block_arg, v->id, lba, why);
 }
 
+/* A leaf's checksum was right, but what it says came from a disk all the same. */
+static bool place_is_ours(const struct volume *v, const struct entry *e)
+{
+	uint64_t end = (uint64_t)e->offset * BLOCK_SECTOR + BLOCK_SIZE;
+
+	return segments_find(v, e->segment) && end <= v->store->info.segment_size;
+}
+
 /* Deals with the block at op->next, and those after it that share its fate. -EAGAIN: its leaf is
  * missing; -ENOBUFS: no read_io; -EIO. */
 static int read_one(struct op *op)
@@ -132,6 +140,10 @@ static int read_one(struct op *op)
 		bad_block(v, op->next, "known to be lost");
 		return -EIO;
 	case ENTRY_DATA:
+		if (!place_is_ours(v, &e)) {
+			bad_block(v, op->next, "its map entry leads nowhere");
+			return -EIO;
+		}
 		io = pool_get(v->engine->read_ios);
 		if (!io)
 			return -ENOBUFS;

@@ -209,10 +209,17 @@ static int list_take(struct opening *o, const struct store_segment *s)
 		seg = segments_add(v, s, SEGMENT_CLOSED);
 	if (!seg)
 		return open_error(o, -ENOMEM, "no memory for its segments");
-	if (seg->stream != s->stream)
-		return open_error(o, -EUCLEAN, "map and store disagree on what a segment holds");
-	if (known && s->stream != STORE_STREAM_MAP && seg->generation != s->generation)
-		return open_error(o, -EUCLEAN, "the store has lent one of its segments anew");
+	/* What the map's blobs are in is known by references alone, without a generation. */
+	if (known && (seg->stream != s->stream ||
+		      (s->stream != STORE_STREAM_MAP && seg->generation != s->generation))) {
+		if (seg->live > 0)
+			return open_error(o, -EUCLEAN,
+					  "a segment that its map needs was lent anew");
+		seg->newest = 0; /* freed after this checkpoint, and lent to us again */
+		seg->lent_at = v->sb.checkpoint;
+		seg->stream = s->stream;
+		known = false;
+	}
 	/* Usage pages say nothing of map segments: any pinned root may be older than this one. */
 	if (s->stream == STORE_STREAM_MAP)
 		seg->lent_at = 0;

@@ -234,6 +234,7 @@ static void lend_on_retry(struct io_op *op)
 		volume_close_kick(v);
 		return;
 	}
+	checkpoint_for_space(v);
 	segments_want(v, STORE_STREAM_MAP);
 	segments_want(v, STORE_STREAM_USER);
 	volume_kick(v);
@@ -246,15 +247,13 @@ static void lend_done(struct store_ctl *ctl)
 
 	s->lending = false;
 	s->lend_failed = ctl->error == -ENOSPC;
-	if (ctl->error && ctl->error != -ENOSPC) {
+	if (ctl->error && ctl->error != -ENOSPC)
 		volume_fail(v, ctl->error);
-		return;
-	}
 	for (uint32_t i = 0; !ctl->error && i < ctl->n; i++)
 		if (!segments_add(v, &ctl->segments[i], SEGMENT_SPARE))
 			volume_fail(v, -ENOMEM);
 	/* Space may come back, by trims and by other volumes: ask again, in a while. */
-	if (ctl->error && !s->retrying && !v->closing) {
+	if (ctl->error == -ENOSPC && !s->retrying && !v->closing) {
 		s->retrying = true;
 		s->retry.done = lend_on_retry;
 		io_timer(v->loop, &s->retry, LEND_RETRY);
@@ -265,7 +264,7 @@ static void lend_done(struct store_ctl *ctl)
 	}
 	checkpoint_space_kick(v);
 	volume_kick(v);
-	volume_close_kick(v);
+	volume_close_kick(v); /* last: what starts anew must be seen to be under way */
 }
 
 bool segments_out_of_space(const struct volume *v, enum store_stream stream)
@@ -288,7 +287,10 @@ void segments_live(struct volume *v, uint64_t id, int64_t bytes)
 {
 	struct segment *seg = segments_find(v, id);
 
-	CHECK(seg);
+	if (!seg) { /* a map entry that leads nowhere: nothing may be built on it */
+		volume_fail(v, -EUCLEAN);
+		return;
+	}
 	add_to(&seg->live, bytes);
 	segments_mark_dirty(v, seg);
 }

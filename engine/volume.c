@@ -203,13 +203,6 @@ void volume_unpin(struct volume_op *op, int slot)
 /* ---- Close --------------------------------------------------------------------------------------
  */
 
-enum close_state {
-	CLOSE_NOT,
-	CLOSE_WAIT_LOG,        /* what is in flight ends */
-	CLOSE_WAIT_CHECKPOINT, /* the last one, which marks the superblock clean */
-	CLOSE_WAIT_REST,       /* timers, lending and freeing come to rest */
-};
-
 /* Spares hold nothing: back to the store. */
 static void close_release_spares(struct volume *v)
 {
@@ -272,7 +265,7 @@ void volume_close_kick(struct volume *v)
 {
 	if (!v->closing)
 		return;
-	switch ((enum close_state)v->close_state) {
+	switch (v->close_state) {
 	case CLOSE_NOT:
 	case CLOSE_WAIT_CHECKPOINT:
 		return;

@@ -25,8 +25,9 @@
 #define SPARES_USER      2  /* segments lent ahead, so that the log seldom waits */
 #define SPARES_USER_MAX  32 /* when it did wait */
 #define SPARES_MAP       1
-#define RANGES_MAX       2048 /* large trims in an overlay before a checkpoint must come */
-#define RANGE_BLOCKS_MIN 16   /* smaller trims are entries */
+#define TRIM_RESERVE     (512 * 1024) /* of the head, for trims in a full store */
+#define RANGES_MAX       2048         /* large trims in an overlay before a checkpoint must come */
+#define RANGE_BLOCKS_MIN 16           /* smaller trims are entries */
 /* The most entries that one record puts into an overlay. */
 #define RECORD_ENTRIES_MAX (RECORD_BLOCKS_MAX + RECORD_RUNS_MAX * (RANGE_BLOCKS_MIN - 1))
 #define MAP_OUT_BYTES      (512 * 1024) /* a buffer of blobs on their way to the map stream */
@@ -51,6 +52,8 @@ struct engine {
 	struct list leaf_lru;     /* resident leaves, the least recently used first */
 	struct list leaf_starved; /* waits for a leaf or a blob buffer */
 	struct io_hook hook;
+	struct io_op wake;
+	bool waking;
 	uint32_t n_volumes;
 };
 
@@ -208,6 +211,13 @@ struct checkpoint_wait {
 	bool unpin; /* clear that slot instead */
 };
 
+enum close_state {
+	CLOSE_NOT,
+	CLOSE_WAIT_LOG,        /* what is in flight ends */
+	CLOSE_WAIT_CHECKPOINT, /* the last one, which marks the superblock clean */
+	CLOSE_WAIT_REST,       /* timers, lending and freeing come to rest */
+};
+
 struct volume {
 	struct block_dev dev;
 	struct engine *engine;
@@ -262,10 +272,10 @@ struct volume {
 	struct blob_ref
 	    *old_usage; /* pages of the checkpoint that was opened, until the next one */
 	uint32_t n_old_usage;
+	uint32_t holds;  /* of checkpoints */
 	bool reap_later; /* dead segments wait for one more checkpoint */
-	bool walking;    /* check.c counts: no idle checkpoint starts */
 	struct volume_op *close_op;
-	int close_state;
+	enum close_state close_state;
 	struct checkpoint_wait close_wait;
 
 	struct store_ctl object;
@@ -365,10 +375,15 @@ void segments_rehash(struct volume *v); /* after segments_remove */
 void checkpoint_request(struct volume *v, struct checkpoint_wait *wait);
 /* Starts one if it is time: called each time something was published, and by the idle timer. */
 void checkpoint_consider(struct volume *v);
+/* No checkpoint begins until as many releases as holds; none is under way now. */
+void checkpoint_hold(struct volume *v);
+void checkpoint_release(struct volume *v);
 bool checkpoint_must_wait(const struct volume *v); /* writes wait: the overlay is too far ahead */
 void checkpoint_idle_arm(struct volume *v);
 bool checkpoint_is_needed(const struct volume *v);
 
+/* The store is full: what trims have made free must come back soon. */
+void checkpoint_for_space(struct volume *v);
 /* Somebody who slept for space may look again. */
 void checkpoint_space_kick(struct volume *v);
 

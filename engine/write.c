@@ -63,7 +63,8 @@ void write_start(struct op *op)
 	if (op->error) {
 		op->next = op->end;
 		op_done(op);
-	} else if (op->first == op->end) { /* a trim that holds no whole block; with FUA still a flush */
+	} else if (op->first ==
+		   op->end) { /* a trim that holds no whole block; with FUA still a flush */
 		op->sequence = op->req->flags & BLOCK_FUA ? op->volume->published : 0;
 		log_wait_durable(op);
 	} else {

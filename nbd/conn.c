@@ -54,7 +54,24 @@ void nbd_conn_start(struct nbd_conn *conn)
 	log_info("nbd: %s connected to export %s", conn->peer, conn->name);
 	if (lane->stopping)
 		nbd_conn_drain(conn, "the server stops");
+	conn->arrived = true;
+	if (conn->leave != LEAVE_NOT)
+		nbd_conn_leave(conn, conn->leave == LEAVE_AT_ONCE);
 	nbd_receive_step(conn);
+}
+
+/* Before it has arrived nothing of it can reach the device. */
+void nbd_conn_leave(void *holder, bool at_once)
+{
+	struct nbd_conn *conn = holder;
+
+	conn->leave = at_once ? LEAVE_AT_ONCE : LEAVE_DRAINED;
+	if (!conn->arrived)
+		return;
+	if (at_once)
+		nbd_conn_kill(conn, "its volume was detached by force");
+	else
+		nbd_conn_drain(conn, "its volume was detached");
 }
 
 void nbd_conn_step(struct nbd_conn *conn)
@@ -85,15 +102,6 @@ void nbd_conn_step(struct nbd_conn *conn)
 static void conn_enter(struct nbd_conn *conn, enum nbd_conn_state state)
 {
 	conn->state = state;
-}
-
-void nbd_conn_take_turn(struct nbd_conn *conn)
-{
-	list_remove(&conn->turn_node);
-	conn->has_turn = true;
-	conn->receive_state = RECEIVE_PARSE;
-	nbd_receive_step(conn);
-	conn->has_turn = false;
 }
 
 /* ---- Requests ---- */
@@ -253,10 +261,8 @@ static void conn_on_sent(struct io_op *op)
 	if (op->result < 0)
 		nbd_conn_kill(conn, "it took no more replies");
 	nbd_lane_mark(conn->lane, conn);
-	if (conn->receive_state == RECEIVE_WAIT_TURN && list_empty(&conn->turn_node)) {
-		conn->receive_state = RECEIVE_PARSE;
-		nbd_receive_step(conn);
-	}
+	if (list_empty(&conn->turn_node)) /* it waited for nothing but this */
+		nbd_receive_resume(conn, false);
 }
 
 /* ---- The end ---- */
@@ -275,10 +281,7 @@ void nbd_conn_kill(struct nbd_conn *conn, const char *cause)
 	if (conn->dead)
 		return;
 	conn->dead = true;
-	if (!list_empty(&conn->turn_node) || conn->receive_state == RECEIVE_WAIT_TURN) {
-		list_remove(&conn->turn_node);
-		conn->receive_state = RECEIVE_ENDED;
-	}
+	nbd_receive_give_up(conn);
 	if (conn->state == CONN_SERVE || conn->state == CONN_DRAIN) {
 		conn->cause = cause;
 		conn_enter(conn, CONN_DRAIN);

@@ -151,11 +151,12 @@ static bool handshake_received(const struct nbd_handshake *h)
 
 static enum next handshake_flags(struct nbd_handshake *h)
 {
-	uint32_t flags = get_be32(h->input);
+	uint32_t flags;
 
 	if (!handshake_received(h))
 		return handshake_fail(h, NULL);
 	h->spoke = true;
+	flags = get_be32(h->input);
 	if (!nbd_client_flags_ok(flags))
 		return handshake_fail(h, "its client flags have a bit that we did not offer");
 	h->fixed = flags & NBD_C_FIXED_NEWSTYLE;
@@ -173,7 +174,7 @@ static enum next handshake_option(struct nbd_handshake *h)
 	if (h->option.length > NBD_OPTION_DATA_DROP)
 		return handshake_fail(h, "it announced more than 64 KiB of option data");
 	if (++h->n_options > NBD_OPTIONS_MAX)
-		return handshake_fail(h, "it sent more than 32 options");
+		return handshake_fail(h, "it sent more than 1024 options");
 	h->data_left = h->option.length;
 	handshake_enter(h, HANDSHAKE_READ_DATA);
 	return AGAIN;
@@ -310,6 +311,8 @@ static enum next handshake_resolve(struct nbd_handshake *h, const struct nbd_nam
 	op->loop = server->loop;
 	op->local = h->conn->local;
 	op->claim = wants_claim(h);
+	op->leave = nbd_conn_leave;
+	op->holder = h->conn;
 	op->done = handshake_on_resolved;
 	handshake_enter(h, HANDSHAKE_WAIT_RESOLVE);
 	server->exports->resolve(server->exports, op);
@@ -319,6 +322,28 @@ static enum next handshake_resolve(struct nbd_handshake *h, const struct nbd_nam
 static void handshake_on_resolved(struct export_op *op)
 {
 	handshake_step(container_of(op, struct nbd_handshake, resolve));
+}
+
+/* Cut and made printable: who may choose a name may not draw on the log. */
+static void name_for_log(const char *name, char text[NBD_LOG_NAME])
+{
+	size_t n = 0;
+
+	for (; n + 1 < NBD_LOG_NAME && name[n]; n++)
+		text[n] = name[n] < ' ' || name[n] == 127 ? '?' : name[n];
+	text[n] = '\0';
+	if (n == 0)
+		memcpy(text, "\"\"", 3);
+}
+
+static void log_unresolved(struct nbd_handshake *h, const char *why)
+{
+	struct nbd_server *server = h->conn->server;
+	char name[NBD_LOG_NAME];
+
+	name_for_log(h->resolve.name, name);
+	if (log_limit_pass(&server->log, io_now(server->loop), NBD_LOG_BURST))
+		log_warning("nbd: %s did not get export %s: %s", h->conn->peer, name, why);
 }
 
 static enum next handshake_resolved(struct nbd_handshake *h)
@@ -341,8 +366,10 @@ static enum next handshake_resolved(struct nbd_handshake *h)
 	} else if (error == -EAGAIN) {
 		why = "the export is not ready yet: try again";
 	}
+	if (wants_claim(h))
+		log_unresolved(h, why);
 	if (h->option.option == NBD_OPT_EXPORT_NAME)
-		return handshake_fail(h, why);
+		return handshake_fail(h, NULL);
 	return handshake_refuse(h, rep, why);
 }
 
@@ -353,7 +380,7 @@ static uint16_t transmission_flags(const struct nbd_handshake *h)
 			 NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO |
 			 NBD_FLAG_SEND_CACHE;
 
-	if (info->read_only)
+	if (info->read_only || (info->dev->flags & BLOCK_DEV_READ_ONLY))
 		flags |= NBD_FLAG_READ_ONLY;
 	if (info->multi_conn)
 		flags |= NBD_FLAG_CAN_MULTI_CONN;
@@ -377,13 +404,7 @@ static void handshake_agree(struct nbd_handshake *h)
 	conn->dev = info->dev;
 	conn->claim = h->resolve.claim_handle;
 	conn->lane = nbd_server_lane(conn->server, info->loop);
-	for (size_t i = 0; i + 1 < sizeof(conn->name) && info->name[i]; i++) {
-		char c = info->name[i];
-
-		conn->name[i] = c < ' ' || c == 127 ? '?' : c;
-	}
-	if (conn->name[0] == '\0')
-		memcpy(conn->name, "\"\"", 3);
+	name_for_log(info->name, conn->name);
 }
 
 static enum next resolved_go(struct nbd_handshake *h)

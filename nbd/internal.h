@@ -103,12 +103,14 @@ struct nbd_conn {
 	bool local;
 
 	/* What the handshake found. */
-	char name[64]; /* of the export, for logs: cut and made printable */
+	char name[NBD_LOG_NAME]; /* of the export: cut and made printable */
 	struct nbd_terms terms;
 	struct block_dev *dev;
 	void *claim;
 	struct nbd_lane *lane;
 
+	bool arrived; /* on its lane, and was it asked to leave before? (The lane's, both.) */
+	enum nbd_leave { LEAVE_NOT, LEAVE_DRAINED, LEAVE_AT_ONCE } leave;
 	enum nbd_conn_state state;
 	const char *cause; /* of the end, for the log */
 	bool dead;         /* nothing more is sent */
@@ -207,6 +209,7 @@ struct nbd_server {
 	struct exports *exports;
 	struct io_loop *loop; /* loops[0] */
 	uint32_t max_connections;
+	uint32_t max_handshakes;
 	uint32_t max_in_flight;
 	uint64_t handshake_ns;
 	uint64_t stall_ns;
@@ -216,7 +219,6 @@ struct nbd_server {
 	unsigned lanes_open;
 
 	unsigned n_listeners;
-	unsigned n_accepting;
 	struct nbd_listener listeners[NBD_LISTENERS_MAX];
 	struct pool *conn_pool;
 	struct pool *handshake_pool;
@@ -250,10 +252,10 @@ void nbd_lane_close(struct nbd_lane *lane);
 void nbd_conn_start(struct nbd_conn *conn);
 /* Takes the connection one step further: called for dirty ones by the lane's hook. */
 void nbd_conn_step(struct nbd_conn *conn);
-/* Out of the line for memory. */
-void nbd_conn_take_turn(struct nbd_conn *conn);
 /* Ends in good order: finishes what was received. */
 void nbd_conn_drain(struct nbd_conn *conn, const char *cause);
+/* export_op's `leave`. */
+void nbd_conn_leave(void *holder, bool at_once);
 /* Ends at once: what is under way is finished without an answer. */
 void nbd_conn_kill(struct nbd_conn *conn, const char *cause);
 
@@ -266,6 +268,9 @@ void nbd_request_release(struct nbd_request *request);
 
 /* receive.c */
 void nbd_receive_step(struct nbd_conn *conn);
+/* Out of RECEIVE_WAIT_TURN, if it is there: to go on, or to end. */
+void nbd_receive_resume(struct nbd_conn *conn, bool has_turn);
+void nbd_receive_give_up(struct nbd_conn *conn);
 /* Throws away what the peer still sent, up to a bufferful; then marks the connection. */
 void nbd_receive_linger(struct nbd_conn *conn);
 

@@ -80,7 +80,7 @@ static void lane_serve_line(struct nbd_lane *lane)
 		struct list *line = &lane->memory.waiting[i];
 
 		while (!list_empty(line) && pool_available(lane->memory.pools[i]) > 0)
-			nbd_conn_take_turn(list_first(line, struct nbd_conn, turn_node));
+			nbd_receive_resume(list_first(line, struct nbd_conn, turn_node), true);
 	}
 }
 

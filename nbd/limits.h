@@ -23,8 +23,9 @@
 #define NBD_OPTION_DATA_MAX  (16 * KiB)
 #define NBD_OPTION_DATA_DROP (64 * KiB)
 
-/* Real clients send at most about ten options; an endless haggler holds a handshake for nothing. */
-#define NBD_OPTIONS_MAX 32
+/* Most clients send about ten options, but `qemu-nbd -L` sends two for each export. The deadline
+ * ends an endless haggler, and this one who haggles very fast. */
+#define NBD_OPTIONS_MAX 1024
 
 /* Sent together while listing exports. */
 #define NBD_LIST_BATCH 16
@@ -78,6 +79,9 @@
 
 /* Memory that rested this long goes back to the kernel. */
 #define NBD_TRIM (2 * NSEC_PER_SEC)
+
+/* Bytes of an export's name in a log line. */
+#define NBD_LOG_NAME 64
 
 /* Lines about bad input that are logged in a second. */
 #define NBD_LOG_BURST 10

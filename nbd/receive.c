@@ -151,13 +151,19 @@ static bool take(struct nbd_conn *conn, enum nbd_class kind, void **ret_memory)
 	return true;
 }
 
+/* Room for the extents of a range: one for each sector at most. */
+static uint64_t status_size(uint64_t length)
+{
+	return min_u64(length / BLOCK_SECTOR * sizeof(struct block_extent), NBD_STATUS_BUFFER);
+}
+
 /* Checks the request and gets the memory that it needs; a refused one needs none. */
 static enum next request_prepare(struct nbd_request *request)
 {
 	struct nbd_conn *conn = request->conn;
 	struct block_req *block = &request->block;
 	uint64_t skew = 0;
-	uint64_t size;
+	uint64_t size = 0;
 
 	request->error =
 	    nbd_request_check(&request->header, &conn->terms, conn->dev, block, &request->why);
@@ -172,7 +178,7 @@ static enum next request_prepare(struct nbd_request *request)
 		skew = block->offset % BLOCK_SIZE;
 		size = block->length;
 	} else if (block->op == BLOCK_STATUS) {
-		size = NBD_STATUS_BUFFER;
+		size = status_size(block->length);
 	} else {
 		return AGAIN;
 	}
@@ -182,7 +188,7 @@ static enum next request_prepare(struct nbd_request *request)
 	block->buf = (uint8_t *)request->memory + skew;
 	if (block->op == BLOCK_STATUS) {
 		block->extents = request->memory;
-		block->max_extents = NBD_STATUS_BUFFER / sizeof(struct block_extent);
+		block->max_extents = (uint32_t)(size / sizeof(struct block_extent));
 	}
 	conn->lane->resident = true;
 	nbd_lane_need_tick(conn->lane);
@@ -266,6 +272,25 @@ static void receive_end(struct nbd_conn *conn, const char *cause)
 		nbd_request_release(request);
 	nbd_conn_drain(conn, cause);
 	nbd_lane_mark(conn->lane, conn);
+}
+
+void nbd_receive_resume(struct nbd_conn *conn, bool has_turn)
+{
+	if (conn->receive_state != RECEIVE_WAIT_TURN)
+		return;
+	list_remove(&conn->turn_node);
+	conn->has_turn = has_turn;
+	receive_enter(conn, RECEIVE_PARSE);
+	nbd_receive_step(conn);
+	conn->has_turn = false;
+}
+
+void nbd_receive_give_up(struct nbd_conn *conn)
+{
+	if (conn->receive_state != RECEIVE_WAIT_TURN)
+		return;
+	list_remove(&conn->turn_node);
+	receive_enter(conn, RECEIVE_ENDED);
 }
 
 void nbd_receive_linger(struct nbd_conn *conn)

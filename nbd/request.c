@@ -10,10 +10,10 @@
 
 /* What each command may bring along. */
 struct command {
-	bool known;
 	enum block_op op;
-	uint16_t flags;    /* command flags besides FUA, which is legal on all */
-	uint16_t needs;    /* transmission flag that must have been advertised, or 0 */
+	uint16_t flags; /* command flags besides FUA, which is legal on all */
+	uint16_t needs; /* transmission flag that must have been advertised, or 0 */
+	bool known;
 	bool has_no_range; /* offset and length must be zero */
 };
 
@@ -95,10 +95,13 @@ static uint32_t check_range(const struct nbd_request_header *header, const struc
 }
 
 static uint32_t check_device(const struct block_dev *dev, const struct block_req *req,
-			     const char **ret_why)
+			     const struct nbd_terms *terms, const char **ret_why)
 {
 	int error = block_check(dev, req);
 
+	/* The export may be read-only where its device is not. */
+	if ((terms->flags & NBD_FLAG_READ_ONLY) && block_op_writes(req->op))
+		error = -EROFS;
 	if (error == -EROFS)
 		return refuse(ret_why, NBD_EPERM, "the export is read-only");
 	if (error)
@@ -145,5 +148,5 @@ uint32_t nbd_request_check(const struct nbd_request_header *header, const struct
 	req->flags = block_flags(command, header->flags);
 	req->offset = header->offset;
 	req->length = header->length;
-	return check_device(dev, req, ret_why);
+	return check_device(dev, req, terms, ret_why);
 }

@@ -30,7 +30,6 @@ static uint64_t or_default(uint64_t value, uint64_t fallback)
 
 static int server_build(struct nbd_server *server, const struct nbd_config *config)
 {
-	uint64_t handshakes = or_default(config->max_handshakes, NBD_HANDSHAKES_MAX);
 	uint64_t memory = or_default(config->memory_per_loop, NBD_MEMORY_PER_LOOP);
 	int error = 0;
 
@@ -38,12 +37,15 @@ static int server_build(struct nbd_server *server, const struct nbd_config *conf
 	server->loop = config->loops[0];
 	server->max_connections =
 	    (uint32_t)or_default(config->max_connections, NBD_CONNECTIONS_MAX);
+	server->max_handshakes = (uint32_t)or_default(config->max_handshakes, NBD_HANDSHAKES_MAX);
 	server->max_in_flight = (uint32_t)or_default(config->max_in_flight, NBD_IN_FLIGHT_MAX);
 	server->handshake_ns = or_default(config->handshake_ns, NBD_HANDSHAKE_DEADLINE);
 	server->stall_ns = or_default(config->stall_ns, NBD_STALL);
 	server->tick.done = server_on_tick;
 	list_init(&server->handshakes);
-	server->handshake_pool = pool_new(sizeof(struct nbd_handshake), handshakes);
+	/* Each listener may bring one more while the cap is being reached. */
+	server->handshake_pool = pool_new(sizeof(struct nbd_handshake),
+					  (size_t)server->max_handshakes + NBD_LISTENERS_MAX);
 	server->conn_pool = pool_new(sizeof(struct nbd_conn), server->max_connections);
 	server->lanes = mem_calloc(config->n_loops, sizeof(*server->lanes));
 	if (!server->handshake_pool || !server->conn_pool || !server->lanes)
@@ -115,12 +117,11 @@ static void listener_accept(struct nbd_listener *listener)
 
 	if (listener->running || !listener->sock || server->stopping)
 		return;
-	if (pool_available(server->handshake_pool) <= server->n_accepting)
+	if (pool_in_use(server->handshake_pool) >= server->max_handshakes)
 		return;
 	if (io_now(server->loop) < listener->not_before)
 		return;
 	listener->running = true;
-	server->n_accepting++;
 	io_accept(server->loop, &listener->accept, listener->sock, &listener->accepted);
 }
 
@@ -130,7 +131,6 @@ static void listener_on_accept(struct io_op *op)
 	struct nbd_server *server = listener->server;
 
 	listener->running = false;
-	server->n_accepting--;
 	if (op->result == 0) {
 		if (!server_peer(server, listener->accepted, NULL))
 			io_sock_close(listener->accepted);
@@ -247,7 +247,7 @@ static void server_need_tick(struct nbd_server *server)
 static void server_drop_late(struct nbd_server *server)
 {
 	uint64_t now = io_now(server->loop);
-	bool crowded = pool_available(server->handshake_pool) == 0;
+	bool crowded = pool_in_use(server->handshake_pool) >= server->max_handshakes;
 
 	list_for_each (&server->handshakes, node) {
 		struct nbd_handshake *h = list_entry(node, struct nbd_handshake, node);

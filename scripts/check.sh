@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Runs test programs and prints each one's result, the output of those that fail, and at the end a
 # line "N passed, N failed". Arguments: cmocka programs, fuzz targets (fuzz_*, under libFuzzer in
-# build/fuzz), and scripts. A program counts by its TAP lines ("ok", "not ok"); one that dies, hangs,
-# or runs fewer tests than it planned has failed. Two run at a time.
+# build/fuzz), and scripts, perhaps with arguments in the same word. A program counts by its TAP
+# lines ("ok", "not ok") or by what Python's unittest prints at the end; one that dies, hangs, runs
+# no test or fewer than it planned has failed. Two run at a time.
 #
 #   CHECK_JOBS     how many run at a time (2)
 #   CHECK_TIMEOUT  seconds for one program (300)
@@ -19,10 +20,9 @@ export CMOCKA_MESSAGE_OUTPUT=TAP PYTHONDONTWRITEBYTECODE=1
 
 # Runs $1 with its output in $2.log and its exit status in $2.status.
 run_one() {
-	local program=$1 log=$2 command=("$1")
+	local program=$1 log=$2 name=${1##*/} command
 
-	local name=${program##*/}
-
+	read -ra command <<<"$program"
 	if [[ $program == build/fuzz/* ]]; then
 		mkdir -p "build/fuzz/corpus/$name"
 		command+=("-max_total_time=$fuzz_seconds" -timeout=10 -rss_limit_mb=1024
@@ -31,16 +31,28 @@ run_one() {
 	elif [[ $name == fuzz_* ]]; then
 		command+=("${FUZZ_RUNS:-200000}" "tests/fuzz/corpus/${name#fuzz_}"/*)
 	fi
-	[[ $program == *.py ]] && command=(/usr/bin/python3 "$program")
 	timeout --kill-after=10 "$limit" "${command[@]}" >"$log.log" 2>&1 </dev/null
 	echo $? >"$log.tmp"
 	mv "$log.tmp" "$log.status"
 }
 
-# Prints "passed failed skipped" of the run whose files begin with $1.
+# Prints "passed failed skipped" of the run whose files begin with $1. $2 is 1 if it prints no count
+# of its own.
 count() {
-	awk -v status="$(cat "$1.status")" '
+	awk -v status="$(cat "$1.status")" -v counts_as_one="$2" '
 		/^1\.\.[0-9]+/ { split($0, plan, "[.][.]"); planned += plan[2] }
+		/^Ran [0-9]+ tests? in / { passed += $2 }
+		/^(FAILED|OK) \(/ {
+			while (match($0, /(failures|errors|skipped)=[0-9]+/)) {
+				split(substr($0, RSTART, RLENGTH), part, "=")
+				passed -= part[2]
+				if (part[1] == "skipped")
+					skipped += part[2]
+				else
+					failed += part[2]
+				$0 = substr($0, RSTART + RLENGTH)
+			}
+		}
 		/^(not )?ok .*# SKIP/ { skipped++; next }
 		/^ok / { passed++ }
 		/^not ok / { failed++ }
@@ -48,8 +60,10 @@ count() {
 			seen = passed + failed + skipped
 			if (seen < planned)
 				failed += planned - seen
-			if (seen == 0 && planned == 0 && status == 0)
+			if (seen == 0 && planned == 0 && status == 0 && counts_as_one)
 				passed = 1
+			else if (seen == 0)
+				failed = planned ? planned : 1
 			if (status != 0 && failed == 0)
 				failed = 1
 			print passed + 0, failed + 0, skipped + 0
@@ -60,9 +74,10 @@ passed=0
 failed=0
 skipped=0
 report() {
-	local program=$1 log=$2 p f s note=
+	local program=$1 log=$2 one=0 p f s note=
 
-	read -r p f s < <(count "$log")
+	[[ $program == */fuzz_* ]] && one=1
+	read -r p f s < <(count "$log" $one)
 	passed=$((passed + p))
 	failed=$((failed + f))
 	skipped=$((skipped + s))

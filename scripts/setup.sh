@@ -7,17 +7,23 @@ set -eu
 
 packages_of() {
 	case $1 in
-	build) echo gcc libc6-dev make pkg-config liburing-dev libisal-dev libsystemd-dev ;;
+	build)
+		echo gcc libc6-dev make pkg-config liburing-dev libisal-dev libsystemd-dev \
+			libmicrohttpd-dev libjansson-dev libcurl4-gnutls-dev libinih-dev libsqlite3-dev
+		;;
 	test)
 		echo libcmocka-dev libnbd-bin python3-libnbd nbdkit fio qemu-utils e2fsprogs \
-			procps
+			procps curl
 		;;
 	fuzz) echo clang libclang-rt-14-dev ;;
 	lint) echo clang clang-format clang-tidy shellcheck mandoc git libjansson-dev ;;
 	bench) echo libjansson-dev fio qemu-utils qemu-system-common nbdkit nbd-server ;;
-	guest) echo qemu-system-x86 qemu-utils busybox-static cpio kmod e2fsprogs ;;
+	guest)
+		echo qemu-system-x86 busybox-static kmod nbd-client
+		echo e2fsprogs xfsprogs btrfs-progs dosfstools
+		;;
 	*)
-		echo "setup: no package group '$1' (there are: build test fuzz lint bench guest)" >&2
+		echo "setup: no group '$1' (there are: build test fuzz lint bench guest)" >&2
 		exit 2
 		;;
 	esac

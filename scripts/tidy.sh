@@ -70,8 +70,8 @@ ban '\<strtok *\(' 'strtok_r or strcspn'
 ban '\<alloca *\(' 'an array of fixed size'
 ban '\<time *\(NULL\)' 'io_now or io_wall_clock (io/io.h)'
 ban '\<s?rand(om)? *\(' 'io_random (io/io.h); in tests a generator with a seed'
-ban '(^|[^>.a-z_])(malloc|calloc|realloc|free) *\(' 'mem_alloc and mem_free, or a pool (base/mem.h)' \
-	'^(base/mem\.c|tests/.*):'
+ban '(^|[^>.a-z_])(malloc|calloc|realloc|free) *\(' \
+	'mem_alloc and mem_free, or a pool (base/mem.h)' '^(base/mem\.c|tests/.*):'
 ban '<assert\.h>' 'CHECK (base/check.h)'
 ban '\<assert *\(' 'CHECK (base/check.h)'
 

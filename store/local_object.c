@@ -351,15 +351,18 @@ static void op_read(struct object_op *op)
 static void op_prepare(struct object_op *op)
 {
 	const struct pair *p = object_pair(&op->local->objects, op->pair);
+	const struct store_ctl *ctl = op->ctl;
+
+	CHECK(ctl);
 
 	op->slot = (struct format_slot){
-	    .name = op->ctl->volume,
-	    .version = op->ctl->version,
+	    .name = ctl->volume,
+	    .version = ctl->version,
 	    .sequence = p->sequence + 1,
-	    .length = op->ctl->length,
-	    .deleted = op->ctl->length == 0,
+	    .length = ctl->length,
+	    .deleted = ctl->length == 0,
 	};
-	op->data = op->ctl->data;
+	op->data = ctl->data;
 }
 
 static void op_write(struct object_op *op)

@@ -21,6 +21,7 @@ static void grow_step(struct local *l);
 static void grow_on_zeroed(struct io_op *op);
 static void grow_on_sync(struct store_io *io);
 static void grow_on_listed(struct store_ctl *ctl);
+static void grow_end(struct objects *o);
 static void grow_fail(struct local *l, int error);
 
 /* ---- Names ------------------------------------------------------------------------------------
@@ -196,8 +197,7 @@ void object_got_segment(struct local *l, struct segment *segment)
 
 	o->grow_segment = segment;
 	o->grow_zeroed = 0;
-	if (!o->zeroes)
-		o->zeroes = mem_alloc_pages(LOCAL_ZERO_CHUNK);
+	o->zeroes = mem_alloc_pages(LOCAL_ZERO_CHUNK);
 	grow_step(l);
 }
 
@@ -275,14 +275,21 @@ static void grow_on_listed(struct store_ctl *ctl)
 	/* The lowest ends up on top. */
 	for (uint32_t i = o->pairs_per_segment; i-- > 0;)
 		object_put_free(o, (o->n_segments - 1) * o->pairs_per_segment + i);
-	o->grow_state = OBJECT_GROW_IDLE;
+	grow_end(o);
 	object_serve(l);
 	local_quiet(l);
 }
 
+static void grow_end(struct objects *o)
+{
+	mem_free_pages(o->zeroes, LOCAL_ZERO_CHUNK);
+	o->zeroes = NULL;
+	o->grow_state = OBJECT_GROW_IDLE;
+}
+
 static void grow_fail(struct local *l, int error)
 {
-	l->objects.grow_state = OBJECT_GROW_IDLE;
+	grow_end(&l->objects);
 	object_refuse_waiting(l, error);
 	local_quiet(l);
 }

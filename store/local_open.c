@@ -2,11 +2,10 @@
  *
  * Opening and formatting:
  *
- *   START -> WAIT_HEAD -+-> WAIT_TAIL -> WAIT_SIZE -> WAIT_SIZE_SYNC -+     (nothing there: format)
- *                       +-> WAIT_SETTLED -----------------------------+-> WAIT_SUPER
- *                       +-> (read-only) -+                                    |
- *                                        +-> WAIT_TABLES <--------------------+
- *                                               -> WAIT_OBJECTS -> END
+ *   START -> WAIT_HEAD -+-> TAIL -> WAIT_TAIL -> WAIT_SIZE -> WAIT_SIZE_SYNC -+    (blank: format)
+ *                       +-> SETTLE -> WAIT_SETTLED ---------------------------+-> WAIT_SUPER -+
+ *                       +-> (read-only) ------------------------------------------------------+
+ *                           END <- WAIT_OBJECTS <- WAIT_TABLES <- TABLES <--------------------+
  *
  * WAIT_SETTLED is a sync before the first write: the newest copies that a process left when it was
  * killed may so far live in the disk's cache only, and the next change overwrites the other copies.
@@ -14,19 +13,24 @@
  * is formatted again, and one after it a store.
  */
 #include "base/mem.h"
+#include "base/size.h"
 #include "store/local_load.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <string.h>
 
 enum open_state {
 	OPEN_START,
 	OPEN_WAIT_HEAD,
+	OPEN_TAIL, /* blank so far */
 	OPEN_WAIT_TAIL,
-	OPEN_WAIT_SETTLED,
 	OPEN_WAIT_SIZE,
 	OPEN_WAIT_SIZE_SYNC,
+	OPEN_SETTLE, /* a store */
+	OPEN_WAIT_SETTLED,
 	OPEN_WAIT_SUPER,
+	OPEN_TABLES,
 	OPEN_WAIT_TABLES,
 	OPEN_WAIT_OBJECTS,
 	OPEN_END,
@@ -47,12 +51,13 @@ struct opening {
 static void open_step(struct opening *o);
 static int open_file(struct opening *o);
 static void open_read(struct opening *o, uint64_t offset);
-static int open_judge_head(struct opening *o, bool *ret_blank);
+static int open_foreign(struct opening *o);
+static enum open_state open_judge_head(struct opening *o);
 static int super_choose(struct opening *o, const int errors[2], struct format_super supers[2]);
 static int open_check_super(struct opening *o);
+static uint64_t size_limit(const struct opening *o);
 static int open_judge_tail(struct opening *o);
-static void open_new_super(struct opening *o);
-static void open_raise_term(struct opening *o);
+static void open_format(struct opening *o);
 static int open_groups(struct opening *o);
 static void open_on_op(struct io_op *op);
 static void open_on_sync(struct store_io *io);
@@ -91,11 +96,10 @@ void store_local_open(struct store_open *open)
 static void open_step(struct opening *o)
 {
 	struct local *l = o->local;
-	bool blank = false;
 
 	if (o->result < 0 && !o->err->code)
-		err_set(o->err, o->result, "store %s: can't be %s", o->path,
-			o->state <= OPEN_WAIT_TAIL ? "read" : "written");
+		err_set(o->err, o->result, "store %s: can't be %s: %s", o->path,
+			o->state <= OPEN_WAIT_TAIL ? "read" : "written", strerror(-o->result));
 	for (;;) {
 		if (o->err->code)
 			o->state = OPEN_END;
@@ -104,55 +108,39 @@ static void open_step(struct opening *o)
 			if (open_file(o) < 0)
 				continue;
 			o->state = OPEN_WAIT_HEAD;
-			if (l->file_info.size == 0) {
-				io_defer(l->loop, &o->op, 0);
-				return;
-			}
 			open_read(o, 0);
 			return;
 		case OPEN_WAIT_HEAD:
-			if (open_judge_head(o, &blank) < 0)
-				continue;
-			if (blank) {
-				o->state = OPEN_WAIT_TAIL;
-				if (l->file_info.size == 0)
-					continue;
-				open_read(o, round_down(l->file_info.size, FORMAT_PAGE) -
-						 FORMAT_HEAD_SIZE);
-				return;
-			}
-			if (open_check_super(o) < 0)
-				continue;
-			if (l->read_only) {
-				if (open_groups(o) < 0)
-					continue;
-				o->state = OPEN_WAIT_TABLES;
-				load_tables(&o->loader, open_on_loaded);
-				return;
-			}
-			o->state = OPEN_WAIT_SETTLED;
-			local_sync(&l->store, l->loop, &o->sync);
+			o->state = open_judge_head(o);
+			continue;
+		case OPEN_TAIL:
+			o->state = OPEN_WAIT_TAIL;
+			open_read(o, round_down(l->file_info.size, FORMAT_PAGE) - FORMAT_HEAD_SIZE);
 			return;
 		case OPEN_WAIT_TAIL:
 			if (open_judge_tail(o) < 0)
 				continue;
-			open_new_super(o);
 			o->state = OPEN_WAIT_SIZE;
-			if (l->file_info.is_device)
-				io_defer(l->loop, &o->op, 0);
-			else
-				io_grow(l->loop, &o->op, l->file, FORMAT_HEAD_SIZE);
+			open_format(o);
 			return;
 		case OPEN_WAIT_SIZE:
 			o->state = OPEN_WAIT_SIZE_SYNC;
 			local_sync(&l->store, l->loop, &o->sync);
 			return;
-		case OPEN_WAIT_SETTLED:
+		case OPEN_SETTLE:
+			o->state = OPEN_WAIT_SETTLED;
+			local_sync(&l->store, l->loop, &o->sync);
+			return;
 		case OPEN_WAIT_SIZE_SYNC:
+		case OPEN_WAIT_SETTLED:
 			o->state = OPEN_WAIT_SUPER;
-			open_raise_term(o);
+			l->super.owner_term++;
+			super_write(l, open_on_super);
 			return;
 		case OPEN_WAIT_SUPER:
+			o->state = OPEN_TABLES;
+			continue;
+		case OPEN_TABLES:
 			if (open_groups(o) < 0)
 				continue;
 			o->state = OPEN_WAIT_TABLES;
@@ -194,7 +182,7 @@ static int open_file(struct opening *o)
 	l->super.segment_size = (uint32_t)segment_size;
 	l->pool_segments = c->pool_segments ? c->pool_segments : LOCAL_POOL_SEGMENTS;
 	if (io_file_open(o->path, flags, &l->file, o->err) < 0)
-		return err_wrap(o->err, "store %s", o->path);
+		return err_wrap(o->err, "store");
 	io_file_info(l->file, &l->file_info);
 	if (l->file_info.size > 0 && l->file_info.size < FORMAT_HEAD_SIZE)
 		return err_set(o->err, -EMEDIUMTYPE,
@@ -209,8 +197,11 @@ static int open_file(struct opening *o)
 
 static void open_read(struct opening *o, uint64_t offset)
 {
-	io_read(o->local->loop, &o->op, o->local->file, o->loader.readers[0].buffer,
-		FORMAT_HEAD_SIZE, offset);
+	if (o->local->file_info.size == 0)
+		io_defer(o->local->loop, &o->op, 0);
+	else
+		io_read(o->local->loop, &o->op, o->local->file, o->loader.readers[0].buffer,
+			FORMAT_HEAD_SIZE, offset);
 }
 
 static int open_foreign(struct opening *o)
@@ -222,23 +213,27 @@ static int open_foreign(struct opening *o)
 	    o->path);
 }
 
-static int open_judge_head(struct opening *o, bool *ret_blank)
+/* What to do now. */
+static enum open_state open_judge_head(struct opening *o)
 {
 	const uint8_t *head = o->loader.readers[0].buffer;
 	struct format_super supers[2];
 	int errors[2];
 
-	if (o->local->file_info.size == 0 || format_is_zero(head, FORMAT_HEAD_SIZE)) {
-		if (!o->open->config.create || o->local->read_only)
-			return err_set(o->err, -EMEDIUMTYPE,
-				       "store %s: is blank: no store was made there yet", o->path);
-		*ret_blank = true;
-		return 0;
+	/* The buffer of an empty file was never read into. */
+	if (format_is_zero(head, FORMAT_HEAD_SIZE)) {
+		if (o->open->config.create && !o->local->read_only)
+			return OPEN_TAIL;
+		err_set(o->err, -EMEDIUMTYPE, "store %s: is blank: no store was made there yet",
+			o->path);
+		return OPEN_END;
 	}
 	for (unsigned copy = 0; copy < 2; copy++)
 		errors[copy] =
 		    format_super_decode(head + copy * FORMAT_SUPER_DISTANCE, &supers[copy]);
-	return super_choose(o, errors, supers);
+	if (super_choose(o, errors, supers) < 0 || open_check_super(o) < 0)
+		return OPEN_END;
+	return o->local->read_only ? OPEN_TABLES : OPEN_SETTLE;
 }
 
 static int super_choose(struct opening *o, const int errors[2], struct format_super supers[2])
@@ -304,19 +299,33 @@ static int open_check_super(struct opening *o)
 	return 0;
 }
 
+/* What the segments must lie below. */
+static uint64_t size_limit(const struct opening *o)
+{
+	uint64_t max = o->open->config.max_size ? o->open->config.max_size : UINT64_MAX;
+
+	return o->local->file_info.is_device ? min_u64(max, o->local->file_info.size) : max;
+}
+
 /* Some file systems and arrays keep their label at the end. */
 static int open_judge_tail(struct opening *o)
 {
-	if (o->local->file_info.size > 0 &&
-	    !format_is_zero(o->loader.readers[0].buffer, FORMAT_HEAD_SIZE))
+	struct local *l = o->local;
+	char text[SIZE_TEXT_MAX];
+
+	if (format_segments_in(l->super.segment_size, size_limit(o)) == 0)
+		return err_set(o->err, -EINVAL, "store %s: is too small for a store: give it %s",
+			       o->path,
+			       size_format(format_segment_offset(l->super.segment_size, 2), text));
+	if (!format_is_zero(o->loader.readers[0].buffer, FORMAT_HEAD_SIZE))
 		return open_foreign(o);
 	return 0;
 }
 
-/* ---- Formatting, and the owner term -----------------------------------------------------------
+/* ---- Formatting, and the numbers of the store -------------------------------------------------
  */
 
-static void open_new_super(struct opening *o)
+static void open_format(struct opening *o)
 {
 	struct local *l = o->local;
 	uint64_t random[2];
@@ -328,25 +337,19 @@ static void open_new_super(struct opening *o)
 	l->super.alignment = l->file_info.is_device ? l->file_info.alignment : FILE_SYSTEM_BLOCK;
 	l->super.made_at = io_wall_clock(l->loop);
 	l->super_newest = 0;
-}
-
-static void open_raise_term(struct opening *o)
-{
-	o->local->super.owner_term++;
-	super_write(o->local, open_on_super);
+	if (l->file_info.is_device)
+		io_defer(l->loop, &o->op, 0);
+	else
+		io_grow(l->loop, &o->op, l->file, FORMAT_HEAD_SIZE);
 }
 
 /* Room for the groups, empty, and the numbers that all of the store goes by. */
 static int open_groups(struct opening *o)
 {
-	const struct store_local_config *c = &o->open->config;
 	struct local *l = o->local;
 	struct store_info *info = &l->store.info;
-	uint64_t limit = c->max_size ? c->max_size : UINT64_MAX;
 
-	if (l->file_info.is_device)
-		limit = min_u64(limit, l->file_info.size);
-	l->n_possible = format_segments_in(l->super.segment_size, limit);
+	l->n_possible = format_segments_in(l->super.segment_size, size_limit(o));
 	*info = (struct store_info){
 	    .uuid = l->super.uuid,
 	    .owner_term = l->super.owner_term,

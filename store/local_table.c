@@ -103,7 +103,7 @@ int table_reserve_group(struct local *l)
 
 	if (l->n_groups < l->groups_room)
 		return 0;
-	groups = mem_realloc(l->groups, room * sizeof(groups[0]));
+	groups = mem_realloc(l->groups, room * sizeof(struct group *));
 	if (!groups)
 		return -ENOMEM;
 	l->groups = groups;
@@ -244,7 +244,6 @@ static bool lend_one(struct local *l, struct store_ctl *ctl)
 static void lend_refuse(struct local *l, struct store_ctl *ctl, int error)
 {
 	list_remove(&ctl->link);
-	ctl->n = 0;
 	if (ctl == &l->objects.grow_ctl)
 		object_no_segment(l, error);
 	else

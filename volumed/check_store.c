@@ -299,6 +299,7 @@ int check_store(const struct options *options)
 	fflush(stdout);
 	status = c->n_wrong ? 1 : c->err.code ? 2 : 0;
 	engine_free(c->engine);
+	mem_free(c->list.ids);
 	io_loop_free(c->loop);
 	data_dir_close(&c->dir);
 	mem_free(c);

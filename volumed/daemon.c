@@ -2,19 +2,22 @@
  *
  * Two machines on the main loop. Their WAIT states are the only places where they sleep.
  *
- *     start:  STORE -> WAIT_STORE -> VOLUMES -> WAIT_VOLUMES -> LISTEN -> DONE
- *     stop:   SERVER -> WAIT_SERVER -> VOLUMES -> WAIT_VOLUMES -> STORE -> WAIT_STORE ->
- *             SIGNALS -> WAIT_SIGNALS -> DONE
+ *     start:  STORE -> WAIT_STORE -> CONTROL -> WAIT_CONTROL -> LIST -> WAIT_LIST -> SERVE -> DONE
+ *     stop:   SERVER -> WAIT_SERVER -> CONTROL -> WAIT_CONTROL -> API <-> WAIT_API
+ *             API -> STORE -> WAIT_STORE -> SIGNALS -> WAIT_SIGNALS -> DONE
  *
  * An error while starting, or a signal that comes during it, ends the first machine at its next
  * step; the second takes down whatever is there.
  */
 #include "volumed/daemon.h"
 
+#include "api/api.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/size.h"
-#include "block/export_table.h"
+#include "control/control.h"
+#include "engine/engine.h"
+#include "metadata/worker.h"
 #include "nbd/server.h"
 #include "store/local.h"
 #include "volumed/data_dir.h"
@@ -22,35 +25,54 @@
 #include "volumed/pipes.h"
 #include "volumed/signals.h"
 #include "volumed/sockets.h"
-#include "volumed/volumes.h"
 
+#include <argp.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
+
+#define BALLAST_SIZE    (16 * MiB) /* what a full disk leaves for deletes and detaches */
+#define API_POLL_NS     (5 * NSEC_PER_MSEC)
+#define LISTED_MAX      16 /* volumes that the ready line names */
+#define BAD_BLOCK_BURST 10 /* lines a second */
 
 enum start_state {
 	START_STORE,
 	START_WAIT_STORE,
-	START_VOLUMES,
-	START_WAIT_VOLUMES,
-	START_LISTEN,
+	START_CONTROL,
+	START_WAIT_CONTROL,
+	START_LIST,
+	START_WAIT_LIST,
+	START_SERVE,
 	START_DONE,
 };
 
 enum stop_state {
 	STOP_SERVER,
 	STOP_WAIT_SERVER,
-	STOP_VOLUMES,
-	STOP_WAIT_VOLUMES,
+	STOP_CONTROL,
+	STOP_WAIT_CONTROL,
+	STOP_API,
+	STOP_WAIT_API,
 	STOP_STORE,
 	STOP_WAIT_STORE,
 	STOP_SIGNALS,
 	STOP_WAIT_SIGNALS,
 	STOP_DONE,
+};
+
+/* How many lines about them a loop has written. */
+struct bad_blocks {
+	struct io_loop *loop;
+	struct log_limit limit;
 };
 
 struct daemon {
@@ -63,32 +85,46 @@ struct daemon {
 	/* The parts, in the order in which they are made. */
 	struct data_dir dir;
 	struct listeners listeners;
-	struct home homes[OPTIONS_THREADS_MAX]; /* the first one's loop is the main loop */
+	struct control_home homes[OPTIONS_THREADS_MAX]; /* the first one's loop is the main loop */
 	unsigned n_homes;
+	struct bad_blocks bad_blocks[OPTIONS_THREADS_MAX];
 	unsigned n_threads; /* homes from the second on whose loops run in threads of their own */
 	struct signals signals;
 	struct store_open store_open;
 	struct store *store;
-	struct volumes volumes;
-	struct export_table exports;
+	struct io_loop *catalog_loop;
+	bool catalog_runs; /* its thread */
+	struct catalog *catalog;
+	struct catalog_worker *catalog_worker;
+	char nbd_socket[PATH_MAX];
+	char host[HOST_NAME_MAX + 1];
+	struct control *control;
+	struct listeners api_listeners;
+	struct api *api;
 	struct nbd_server *server;
 	struct pipes pipes;
 
+	struct control_start control_start;
+	struct control_stop control_stop;
+	struct control_op list; /* of what is attached, to say so */
 	struct io_op begin;
 	struct io_op server_stopped;
 	struct io_op connection_ended; /* of --stdio */
+	struct io_op api_poll;
 	struct store_ctl store_close;
 };
 
 static void start_begin(struct io_op *op);
 static void start_step(struct daemon *d);
 static void start_on_store(struct store_open *open);
-static void start_on_volumes(struct volumes *volumes);
+static void start_on_control(struct control_start *start);
+static void start_on_list(struct control_op *op);
 static void on_signal(struct signals *signals);
 static void on_connection_ended(struct io_op *op);
 static void stop_step(struct daemon *d);
 static void stop_on_server(struct io_op *op);
-static void stop_on_volumes(struct volumes *volumes);
+static void stop_on_control(struct control_stop *stop);
+static void stop_on_api_poll(struct io_op *op);
 static void stop_on_store(struct store_ctl *ctl);
 static void stop_on_signals(struct signals *signals);
 
@@ -122,6 +158,8 @@ static int make_listeners(struct daemon *d)
 	r = listeners_inherit(&d->listeners, &d->err);
 	if (r == 0)
 		r = listeners_add_unix(&d->listeners, d->dir.socket, &d->err);
+	if (r == 0)
+		r = listeners_add_unix(&d->api_listeners, d->dir.api, &d->err);
 	for (unsigned i = 0; r == 0 && i < o->n_listen; i++)
 		r = listeners_add_tcp(&d->listeners, o->listen[i], o->allow_remote, &d->err);
 	return r;
@@ -165,19 +203,44 @@ static void open_store(struct daemon *d)
 	store_local_open(&d->store_open);
 }
 
-/* Engines first, then the threads: what they do there begins with a message. */
-static int start_homes(struct daemon *d)
+/* E4: what can't be read as it was written is named. A rotten disk must not fill the log, too. */
+static void on_bad_block(void *arg, struct id volume, uint64_t lba, const char *why)
 {
-	const struct engine_config config = {0};
+	struct bad_blocks *bad = arg;
+	char text[ID_TEXT_MAX];
+
+	if (log_limit_pass(&bad->limit, io_now(bad->loop), BAD_BLOCK_BURST))
+		log_error(
+		    "%s: block %" PRIu64 " (bytes %" PRIu64 " to %" PRIu64
+		    ") can't be read: %s; the rest of the volume is served. Stop volumed and run "
+		    "volumed --check to see all that is bad",
+		    id_format(volume, "vol", text), lba, lba * BLOCK_SIZE,
+		    lba * BLOCK_SIZE + BLOCK_SIZE - 1, why);
+}
+
+static int make_engines(struct daemon *d)
+{
 	int r;
 
 	for (unsigned i = 0; i < d->n_homes; i++) {
-		struct home *home = &d->homes[i];
+		struct control_home *home = &d->homes[i];
+		struct engine_config config = {
+		    .bad_block = on_bad_block,
+		    .bad_block_arg = &d->bad_blocks[i],
+		};
 
+		d->bad_blocks[i].loop = home->loop;
 		r = engine_new(home->loop, d->store, &config, &home->engine, &d->err);
 		if (r < 0)
 			return r;
 	}
+	return 0;
+}
+
+static int start_threads(struct daemon *d)
+{
+	int r;
+
 	for (unsigned i = 1; i < d->n_homes; i++) {
 		r = io_loop_start(d->homes[i].loop, &d->err);
 		if (r < 0)
@@ -187,49 +250,79 @@ static int start_homes(struct daemon *d)
 	return 0;
 }
 
-static void open_volumes(struct daemon *d)
+/* The catalog has a loop and a thread to itself: SQLite blocks. */
+static int start_catalog(struct daemon *d)
 {
-	d->volumes.loop = main_loop(d);
-	d->volumes.store = d->store;
-	d->volumes.homes = d->homes;
-	d->volumes.n_homes = d->n_homes;
-	d->volumes.first_size = d->options->volume_size;
-	d->volumes.done = start_on_volumes;
-	volumes_open(&d->volumes);
+	const struct io_loop_config loop = {.name = "catalog", .cpu = -1};
+	const struct catalog_config config = {
+	    .path = d->dir.catalog,
+	    .ballast_size = BALLAST_SIZE,
+	};
+	int r = catalog_open(&config, &d->catalog, &d->err);
+
+	if (r == 0)
+		r = io_loop_new(&loop, &d->catalog_loop, &d->err);
+	if (r < 0)
+		return r;
+	d->catalog_worker = catalog_worker_new(d->catalog, d->catalog_loop);
+	if (!d->catalog_worker)
+		return err_set(&d->err, -ENOMEM, "out of memory");
+	r = io_loop_start(d->catalog_loop, &d->err);
+	d->catalog_runs = r == 0;
+	return r;
 }
 
-static int fill_exports(struct daemon *d)
+/* The address that people are told, of each kind. */
+static void name_listeners(struct daemon *d, struct control_config *config)
 {
-	char id[ID_TEXT_MAX];
-	char size[SIZE_TEXT_MAX];
-	char description[EXPORT_DESCRIPTION_MAX];
+	for (unsigned i = 0; i < d->listeners.n; i++) {
+		const struct listener *l = &d->listeners.all[i];
+
+		if (l->is_unix && !config->nbd_socket && realpath(l->name, d->nbd_socket))
+			config->nbd_socket = d->nbd_socket;
+		if (!l->is_unix && !config->nbd_tcp)
+			config->nbd_tcp = l->name;
+	}
+}
+
+static int make_control(struct daemon *d)
+{
+	struct control_config config = {
+	    .loop = main_loop(d),
+	    .store = d->store,
+	    .catalog = d->catalog_worker,
+	    .homes = d->homes,
+	    .n_homes = d->n_homes,
+	    .version = argp_program_version + strlen("volumed "),
+	    .first_volume_size = d->options->volume_size,
+	};
+
+	if (gethostname(d->host, sizeof(d->host)) == 0 && d->host[0])
+		config.host = d->host;
+	name_listeners(d, &config);
+	return control_new(&config, &d->control, &d->err);
+}
+
+/* It answers from now on; until control has started, that it is not ready. */
+static int make_api(struct daemon *d)
+{
+	struct listener *l = &d->api_listeners.all[0];
+	const struct api_config config = {.control = d->control, .listen_fd = l->fd};
 	int r;
 
-	export_table_init(&d->exports);
-	/* Who asks for the default never gets another disk than before. */
-	d->exports.no_default = !d->volumes.all[0].volume;
-	for (unsigned i = 0; i < d->volumes.n; i++) {
-		struct served *s = &d->volumes.all[i];
-
-		if (!s->volume)
-			continue;
-		id_format(s->id, "vol", id);
-		snprintf(description, sizeof(description), "volume of %s",
-			 size_format(block_size(&s->gate.dev), size));
-		r = export_table_add(&d->exports, id, description, &s->gate.dev, s->home->loop,
-				     true);
-		if (r < 0)
-			return err_set(&d->err, r, "volume %s can't be served: %s", id,
-				       strerror(-r));
-	}
-	return 0;
+	if (d->options->mode == MODE_STDIO)
+		return 0;
+	r = api_new(&config, &d->api, &d->err);
+	if (r == 0)
+		l->fd = -1;
+	return r;
 }
 
 static int make_server(struct daemon *d)
 {
 	struct io_loop *loops[OPTIONS_THREADS_MAX];
 	struct nbd_config config = {
-	    .exports = &d->exports.exports,
+	    .exports = control_exports(d->control),
 	    .loops = loops,
 	    .n_loops = d->n_homes,
 	};
@@ -237,6 +330,42 @@ static int make_server(struct daemon *d)
 	for (unsigned i = 0; i < d->n_homes; i++)
 		loops[i] = d->homes[i].loop;
 	return nbd_server_new(&config, &d->server, &d->err);
+}
+
+/* Engines and the server have a part on each loop, so they come before the threads; what happens on
+ * those begins with a message. */
+static int make_service(struct daemon *d)
+{
+	int r = make_engines(d);
+
+	if (r == 0)
+		r = start_catalog(d);
+	if (r == 0)
+		r = make_control(d);
+	if (r == 0)
+		r = make_server(d);
+	if (r == 0)
+		r = start_threads(d);
+	return r == 0 ? make_api(d) : r;
+}
+
+static void start_control(struct daemon *d)
+{
+	d->control_start.done = start_on_control;
+	control_start(d->control, &d->control_start);
+}
+
+static void list_attached(struct daemon *d)
+{
+	static const char *const in_use[] = {"in-use"};
+	static const struct control_filter filter = {"status", in_use, 1};
+
+	d->list = (struct control_op){
+	    .kind = CONTROL_VOLUME_LIST,
+	    .done = start_on_list,
+	    .list = {.filters = &filter, .n_filters = 1, .max_results = LISTED_MAX},
+	};
+	control_submit(d->control, &d->list);
 }
 
 static int serve_listeners(struct daemon *d)
@@ -273,12 +402,6 @@ static int serve_stdio(struct daemon *d)
 
 static int serve(struct daemon *d)
 {
-	int r = fill_exports(d);
-
-	if (r == 0)
-		r = make_server(d);
-	if (r < 0)
-		return r;
 	return d->options->mode == MODE_STDIO ? serve_stdio(d) : serve_listeners(d);
 }
 
@@ -299,30 +422,34 @@ static void warn_without_direct_io(const struct daemon *d)
 
 static void say_ready(const struct daemon *d)
 {
+	const struct control_start *c = &d->control_start;
 	char text[800];
-	char id[ID_TEXT_MAX];
 	char size[SIZE_TEXT_MAX];
 	size_t used = 0;
 
 	text[0] = '\0';
-	for (unsigned i = 0; i < d->volumes.n && used < sizeof(text); i++) {
-		const struct served *s = &d->volumes.all[i];
+	for (unsigned i = 0; i < d->list.n_items && used < sizeof(text); i++) {
+		const struct control_volume *v = &d->list.result.volumes[i];
 
-		if (s->volume)
-			used += (size_t)snprintf(text + used, sizeof(text) - used, " %s (%s)",
-						 id_format(s->id, "vol", id),
-						 size_format(block_size(&s->gate.dev), size));
+		used += (size_t)snprintf(text + used, sizeof(text) - used, " %s (%s)", v->id,
+					 size_format(v->size, size));
 	}
+	if (d->list.next_token && used < sizeof(text))
+		used += (size_t)snprintf(text + used, sizeof(text) - used, " and more");
 	if (used < sizeof(text))
 		used += (size_t)snprintf(text + used, sizeof(text) - used, " on%s",
 					 d->options->mode == MODE_STDIO ? " standard input" : "");
 	for (unsigned i = 0; i < d->listeners.n && used < sizeof(text); i++)
 		used += (size_t)snprintf(text + used, sizeof(text) - used, " %s",
 					 d->listeners.all[i].name);
+	log_info("%u volumes, %u attached, %u of these served", c->n_volumes, c->n_attached,
+		 c->n_served);
 	log_info("ready:%s", text);
-	sd_notifyf(0, "READY=1\nSTATUS=Serving %u of %u volumes", d->volumes.n_open, d->volumes.n);
+	sd_notifyf(0, "READY=1\nSTATUS=Serving %u of %u attached volumes", c->n_served,
+		   c->n_attached);
 	if (d->options->hints)
-		hints_print(&d->listeners);
+		hints_print(&d->listeners, d->dir.api,
+			    d->list.n_items ? d->list.result.volumes : NULL);
 }
 
 /* ---- Starting ---------------------------------------------------------------------------------
@@ -352,29 +479,34 @@ static void start_step(struct daemon *d)
 			if (!d->err.code) {
 				d->store = d->store_open.store;
 				warn_without_direct_io(d);
-				start_homes(d);
+				make_service(d);
 			}
-			start_go_on(d, START_VOLUMES);
+			start_go_on(d, START_CONTROL);
 			continue;
-		case START_VOLUMES:
-			start_enter(d, START_WAIT_VOLUMES);
-			open_volumes(d);
+		case START_CONTROL:
+			start_enter(d, START_WAIT_CONTROL);
+			start_control(d);
 			return;
-		case START_WAIT_VOLUMES:
-			d->err = d->volumes.err;
-			if (!d->err.code && d->volumes.n_open == 0)
-				err_set(&d->err, -EUCLEAN,
-					"%s: none of its volumes can be opened; `volumed --check "
-					"%s` says what is wrong",
-					d->dir.store, d->dir.path);
-			start_go_on(d, START_LISTEN);
+		case START_WAIT_CONTROL:
+			d->err = d->control_start.err;
+			start_go_on(d, START_LIST);
 			continue;
-		case START_LISTEN:
+		case START_LIST:
+			start_enter(d, START_WAIT_LIST);
+			list_attached(d);
+			return;
+		case START_WAIT_LIST:
+			if (d->list.error.code)
+				err_set(&d->err, d->list.error.err, "%s", d->list.error.text);
+			start_go_on(d, START_SERVE);
+			continue;
+		case START_SERVE:
 			if (serve(d) == 0)
 				say_ready(d);
 			start_enter(d, START_DONE);
 			continue;
 		case START_DONE:
+			control_op_release(&d->list);
 			if (d->err.code || d->stop_wanted)
 				stop_step(d);
 			return;
@@ -392,9 +524,14 @@ static void start_on_store(struct store_open *open)
 	start_step(container_of(open, struct daemon, store_open));
 }
 
-static void start_on_volumes(struct volumes *volumes)
+static void start_on_control(struct control_start *start)
 {
-	start_step(container_of(volumes, struct daemon, volumes));
+	start_step(container_of(start, struct daemon, control_start));
+}
+
+static void start_on_list(struct control_op *op)
+{
+	start_step(container_of(op, struct daemon, list));
 }
 
 /* What is made before the loop runs. */
@@ -404,6 +541,7 @@ static int daemon_start(struct daemon *d)
 	int r;
 
 	raise_descriptor_limit();
+	umask(077); /* what we make is nobody else's */
 	r = data_dir_open(&d->dir, o->data_dir, o->store, true, &d->err);
 	if (r == 0)
 		r = make_listeners(d);
@@ -453,10 +591,10 @@ static void stop_server(struct daemon *d)
 	nbd_server_stop(d->server, &d->server_stopped);
 }
 
-static void close_volumes(struct daemon *d)
+static void stop_control(struct daemon *d)
 {
-	d->volumes.done = stop_on_volumes;
-	volumes_close(&d->volumes);
+	d->control_stop.done = stop_on_control;
+	control_stop(d->control, &d->control_stop);
 }
 
 static void close_store(struct daemon *d)
@@ -471,22 +609,38 @@ static void stop_step(struct daemon *d)
 	for (;;) {
 		switch (d->stop_state) {
 		case STOP_SERVER:
-			stop_enter(d, d->server ? STOP_WAIT_SERVER : STOP_VOLUMES);
+			api_quiesce(d->api);
+			stop_enter(d, d->server ? STOP_WAIT_SERVER : STOP_CONTROL);
 			if (!d->server)
 				continue;
 			stop_server(d);
 			return;
 		case STOP_WAIT_SERVER:
-			stop_enter(d, STOP_VOLUMES);
+			stop_enter(d, STOP_CONTROL);
 			continue;
-		case STOP_VOLUMES:
-			stop_enter(d, STOP_WAIT_VOLUMES);
-			close_volumes(d);
+		case STOP_CONTROL:
+			stop_enter(d, d->control ? STOP_WAIT_CONTROL : STOP_API);
+			if (!d->control)
+				continue;
+			stop_control(d);
 			return;
-		case STOP_WAIT_VOLUMES:
+		case STOP_WAIT_CONTROL:
 			if (!d->err.code)
-				d->err = d->volumes.err;
-			stop_enter(d, STOP_STORE);
+				d->err = d->control_stop.err;
+			stop_enter(d, STOP_API);
+			continue;
+		case STOP_API:
+			if (!d->api || !api_is_busy(d->api)) {
+				api_free(d->api);
+				stop_enter(d, STOP_STORE);
+				continue;
+			}
+			stop_enter(d, STOP_WAIT_API);
+			d->api_poll.done = stop_on_api_poll;
+			io_timer(main_loop(d), &d->api_poll, API_POLL_NS);
+			return;
+		case STOP_WAIT_API:
+			stop_enter(d, STOP_API);
 			continue;
 		case STOP_STORE:
 			stop_enter(d, d->store ? STOP_WAIT_STORE : STOP_SIGNALS);
@@ -520,9 +674,14 @@ static void stop_on_server(struct io_op *op)
 	stop_step(container_of(op, struct daemon, server_stopped));
 }
 
-static void stop_on_volumes(struct volumes *volumes)
+static void stop_on_control(struct control_stop *stop)
 {
-	stop_step(container_of(volumes, struct daemon, volumes));
+	stop_step(container_of(stop, struct daemon, control_stop));
+}
+
+static void stop_on_api_poll(struct io_op *op)
+{
+	stop_step(container_of(op, struct daemon, api_poll));
 }
 
 static void stop_on_store(struct store_ctl *ctl)
@@ -538,16 +697,25 @@ static void stop_on_signals(struct signals *signals)
 /* What is left once the main loop has ended; everything is quiet. */
 static void daemon_free(struct daemon *d)
 {
-	nbd_server_free(d->server);
 	pipes_close(&d->pipes);
+	control_free(d->control);
+	if (d->catalog_runs) {
+		io_loop_stop(d->catalog_loop);
+		io_loop_join(d->catalog_loop);
+	}
+	catalog_worker_free(d->catalog_worker);
+	catalog_close(d->catalog);
+	io_loop_free(d->catalog_loop);
 	for (unsigned i = 1; i <= d->n_threads; i++)
 		io_loop_stop(d->homes[i].loop);
 	for (unsigned i = 1; i <= d->n_threads; i++)
 		io_loop_join(d->homes[i].loop);
+	nbd_server_free(d->server);
 	for (unsigned i = 0; i < d->n_homes; i++)
 		engine_free(d->homes[i].engine);
 	for (unsigned i = 0; i < d->n_homes; i++)
 		io_loop_free(d->homes[i].loop);
+	listeners_close(&d->api_listeners);
 	listeners_close(&d->listeners);
 	data_dir_close(&d->dir);
 	mem_free(d);

@@ -54,6 +54,10 @@ int data_dir_open(struct data_dir *dir, const char *path, const char *store, boo
 		return err_set(err, -ENAMETOOLONG, "the path of the data folder is too long");
 	snprintf(dir->path, sizeof(dir->path), "%s", path);
 	r = path_in(path, "nbd.sock", dir->socket, err);
+	if (r == 0)
+		r = path_in(path, "volumed.sock", dir->api, err);
+	if (r == 0)
+		r = path_in(path, "catalog", dir->catalog, err);
 	if (r < 0)
 		return r;
 	if (store && strlen(store) >= sizeof(dir->store))

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Percent-encodes a path for the query of a URI; what comes out needs no quoting inside '...'. */
 static void encode(const char *path, char *ret, size_t size)
@@ -23,17 +24,37 @@ static void encode(const char *path, char *ret, size_t size)
 	ret[used] = '\0';
 }
 
-static void uri_of(const struct listener *l, char *ret, size_t size)
+/* On a unix socket a volume goes by its id; elsewhere by a name that nobody can guess. */
+static const char *name_on(const struct listener *l, const struct control_volume *volume)
+{
+	return l->is_unix ? volume->id : volume->attachments[0].export_name;
+}
+
+static void uri_of(const struct listener *l, const struct control_volume *volume, char *ret,
+		   size_t size)
 {
 	char absolute[PATH_MAX];
 	char encoded[3 * LISTENER_NAME_MAX + PATH_MAX];
 
 	if (!l->is_unix) {
-		snprintf(ret, size, "nbd://%s", l->name);
+		snprintf(ret, size, "nbd://%s/%s", l->name, name_on(l, volume));
 		return;
 	}
 	encode(realpath(l->name, absolute) ? absolute : l->name, encoded, sizeof(encoded));
-	snprintf(ret, size, "nbd+unix:///?socket=%s", encoded);
+	snprintf(ret, size, "nbd+unix:///%s?socket=%s", name_on(l, volume), encoded);
+}
+
+/* Quoted for a shell. */
+static void print_quoted(const char *text)
+{
+	putchar('\'');
+	for (; *text; text++) {
+		if (*text == '\'')
+			fputs("'\\''", stdout);
+		else
+			putchar(*text);
+	}
+	putchar('\'');
 }
 
 /* The address as QEMU's -blockdev takes it; commas in a path are doubled. */
@@ -64,18 +85,16 @@ static void print_qemu_server(const struct listener *l)
 	}
 }
 
-void hints_print(const struct listeners *listeners)
+static void print_disk(const struct listeners *listeners, const struct control_volume *volume)
 {
 	char uri[2 * PATH_MAX];
 
-	if (listeners->n == 0)
-		return;
-	printf("\nThe disk is served at\n");
+	printf("\nThe volume %s is attached to this machine, and served at\n", volume->id);
 	for (unsigned i = 0; i < listeners->n; i++) {
-		uri_of(&listeners->all[i], uri, sizeof(uri));
+		uri_of(&listeners->all[i], volume, uri, sizeof(uri));
 		printf("  %s\n", uri);
 	}
-	uri_of(&listeners->all[0], uri, sizeof(uri));
+	uri_of(&listeners->all[0], volume, uri, sizeof(uri));
 	printf("\nTry, from another terminal (apt install libnbd-bin qemu-utils fio):\n"
 	       "  nbdinfo '%s'\n"
 	       "  nbdcopy '%s' copy.raw\n"
@@ -86,13 +105,56 @@ void hints_print(const struct listeners *listeners)
 	       "  nbdcopy image.raw '%s'\n"
 	       "  qemu-img convert -n -f raw -O raw image.raw '%s'\n"
 	       "  fio --name=try --ioengine=nbd --uri='%s' --rw=randwrite --bs=4k --iodepth=32 "
-	       "--size=256m --verify=crc32c\n",
+	       "--size=256m --verify=crc32c --verify_state_save=0\n",
 	       uri, uri, uri);
 	printf("A virtual machine with the disk, which lives through a restart of volumed (apt "
 	       "install qemu-system-x86):\n"
 	       "  qemu-system-x86_64 -m 1G -nographic -device virtio-blk-pci,drive=disk \\\n"
 	       "    -blockdev 'driver=nbd,node-name=disk,reconnect-delay=30,");
 	print_qemu_server(&listeners->all[0]);
-	printf("'\n\nCtrl-C stops volumed; the next start finds all data again.\n\n");
+	printf(",export=%s'\n", name_on(&listeners->all[0], volume));
+}
+
+/* The one that was built with us, if it is there. */
+static void find_volumectl(char ret[PATH_MAX])
+{
+	ssize_t len = readlink("/proc/self/exe", ret, PATH_MAX - sizeof("volumectl"));
+	char *slash;
+
+	ret[len < 0 ? 0 : len] = '\0';
+	slash = strrchr(ret, '/');
+	if (slash)
+		memcpy(slash + 1, "volumectl", sizeof("volumectl"));
+	if (!slash || access(ret, X_OK) < 0)
+		memcpy(ret, "volumectl", sizeof("volumectl"));
+}
+
+static void print_more(const char *api)
+{
+	char volumectl[PATH_MAX];
+	char absolute[PATH_MAX];
+
+	find_volumectl(volumectl);
+	printf("\nMore disks:\n  export VOLUMED_SOCKET=");
+	print_quoted(realpath(api, absolute) ? absolute : api);
+	printf("\n  volumectl() { ");
+	print_quoted(volumectl);
+	printf(" \"$@\"; }\n"
+	       "  volumectl volume create --size 20GiB --name second\n"
+	       "  volumectl attach second\n"
+	       "  volumectl volume list\n"
+	       "  volumectl status\n"
+	       "  volumectl --help\n");
+}
+
+void hints_print(const struct listeners *listeners, const char *api,
+		 const struct control_volume *volume)
+{
+	if (listeners->n == 0)
+		return;
+	if (volume && volume->n_attachments > 0)
+		print_disk(listeners, volume);
+	print_more(api);
+	printf("\nCtrl-C stops volumed; the next start finds all data again.\n\n");
 	fflush(stdout);
 }

@@ -5,9 +5,12 @@
 #ifndef VOLUMED_HINTS_H
 #define VOLUMED_HINTS_H
 
+#include "control/control.h"
 #include "volumed/sockets.h"
 
-/* On standard output, for these sockets and the daemon's first volume. */
-void hints_print(const struct listeners *listeners);
+/* On standard output: how to use the attached volume (NULL: none is), and how volumectl reaches the
+ * daemon by the API socket `api`. */
+void hints_print(const struct listeners *listeners, const char *api,
+		 const struct control_volume *volume);
 
 #endif

@@ -9,18 +9,26 @@
 
 const char *argp_program_version = "volumed " VOLUMED_VERSION;
 
+static int run(const struct options *options)
+{
+	switch (options->mode) {
+	case MODE_CHECK:
+		return check_store(options);
+	case MODE_SERVE:
+	case MODE_STDIO:
+		return daemon_run(options);
+	}
+	return 2;
+}
+
 int main(int argc, char **argv)
 {
 	struct options options;
+	int status;
 
 	options_parse(argc, argv, &options);
 	log_set_level(options.log_level);
-	switch (options.mode) {
-	case MODE_CHECK:
-		return check_store(&options);
-	case MODE_SERVE:
-	case MODE_STDIO:
-		return daemon_run(&options);
-	}
-	return 2;
+	status = run(&options);
+	arena_free(&options.memory);
+	return status;
 }

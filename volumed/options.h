@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The command line as a struct.
+ * The command line, and the config file that it names, as a struct.
  */
 #ifndef VOLUMED_OPTIONS_H
 #define VOLUMED_OPTIONS_H
 
+#include "base/arena.h"
 #include "base/log.h"
 
 #include <stdbool.h>
@@ -21,6 +22,8 @@ enum options_mode {
 
 struct options {
 	enum options_mode mode;
+	const char *config; /* the file that was read, or NULL */
+	uint32_t given;     /* bit i: settings[i] was on the command line */
 	const char *data_dir;
 	const char *store; /* NULL: DIR/store */
 	uint64_t store_max_size;
@@ -31,10 +34,12 @@ struct options {
 	unsigned threads;
 	bool hints;
 	enum log_level log_level;
+	struct arena memory; /* texts from the config file */
 };
 
 /* Takes main's arguments. On bad ones it says what is wrong and exits with 2; --help and --version
- * exit with 0. The strings stay in argv. */
+ * exit with 0. The strings stay in argv, or
+ * in options->memory, which main frees. */
 void options_parse(int argc, char **argv, struct options *ret_options);
 
 #endif

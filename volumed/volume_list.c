@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "volumed/volume_list.h"
 
+#include "base/mem.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +35,18 @@ static int compare_ids(const void *a, const void *b)
 	return x->lo < y->lo ? -1 : x->lo > y->lo;
 }
 
+static int widen(struct volume_list *list)
+{
+	unsigned room = list->room ? 2 * list->room : 256;
+	struct id *wider = mem_realloc(list->ids, room * sizeof(*wider));
+
+	if (!wider)
+		return err_set(&list->err, -ENOMEM, "no memory for the list of volumes");
+	list->ids = wider;
+	list->room = room;
+	return 0;
+}
+
 static int take_batch(struct volume_list *list)
 {
 	for (uint32_t i = 0; i < list->ctl.n; i++) {
@@ -41,11 +55,8 @@ static int take_batch(struct volume_list *list)
 
 		if (!is_volume(id))
 			continue;
-		if (list->n == VOLUME_LIST_MAX)
-			return err_set(&list->err, -E2BIG,
-				       "the store has more than the %d volumes that one daemon "
-				       "serves",
-				       VOLUME_LIST_MAX);
+		if (list->n == list->room && widen(list) < 0)
+			return list->err.code;
 		list->ids[list->n++] = id;
 	}
 	return 0;
@@ -62,6 +73,7 @@ static void volume_list_on_batch(struct store_ctl *ctl)
 		list->store->ops->object_list(list->store, ctl);
 		return;
 	}
-	qsort(list->ids, list->n, sizeof(list->ids[0]), compare_ids);
+	if (list->n > 0)
+		qsort(list->ids, list->n, sizeof(list->ids[0]), compare_ids);
 	list->done(list);
 }

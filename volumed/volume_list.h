@@ -8,20 +8,19 @@
 #include "base/err.h"
 #include "store/store.h"
 
-#define VOLUME_LIST_MAX 64 /* as many as a daemon without a catalog serves */
-
 struct volume_list {
 	struct io_loop *loop;
 	struct store *store;
 	void (*done)(struct volume_list *list);
 	struct err err; /* code 0: ids are set */
 	unsigned n;
-	struct id ids[VOLUME_LIST_MAX]; /* in the order of their ids */
+	unsigned room;
+	struct id *ids; /* in the order of their ids; the caller frees them */
 
 	struct store_ctl ctl;
 };
 
-/* Asynchronous on list->loop. More than VOLUME_LIST_MAX is -E2BIG. */
+/* Asynchronous on list->loop.  */
 void volume_list_get(struct volume_list *list);
 
 #endif

@@ -86,11 +86,11 @@ fi
 for size in 4k 64k 1m; do
 	run_ok "fio: random $size writes, verified" fio --name=verify --ioengine=nbd --uri="$uri" \
 		--rw=randwrite --bs=$size --iodepth=32 --size=64m --verify=crc32c \
-		--verify_fatal=1 --do_verify=1 --randrepeat=0
+		--verify_fatal=1 --do_verify=1 --verify_state_save=0 --randrepeat=0
 done
 run_ok "fio: mixed sizes over TCP" fio --name=verify --ioengine=nbd --uri="$tcp" \
 	--rw=randrw --bsrange=512-128k --blockalign=512 --iodepth=16 --size=32m --verify=crc32c \
-	--verify_fatal=1 --do_verify=1
+	--verify_fatal=1 --do_verify=1 --verify_state_save=0
 
 # All of it is there after a restart, and the store is in order.
 before=$(nbdcopy "$uri" - | sha256sum)

@@ -66,6 +66,8 @@ def damaged_block(folder):
                 raise AssertionError(f"a read of {length} at {offset} gave data")
             except nbd.Error as error:
                 expect(error.errno == "EIO", f"the error is {error.errno}")
+        with open(daemon.log) as log:
+            expect("block 8 (bytes 32768 to 36863)" in log.read(), "the log names the block")
         # A write of part of it would bless the rest; one of all of it heals it.
         try:
             handle.pwrite(b"x" * 512, 8 * BLOCK)

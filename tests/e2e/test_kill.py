@@ -6,7 +6,7 @@ import os
 import random
 import time
 
-from lib import Daemon, Load, MiB, expect, run_tests, verify
+from lib import Daemon, Load, MiB, expect, run_tests, verify, wait_for_progress
 
 REGION = 12 * MiB
 CONNECTIONS = 4
@@ -27,7 +27,8 @@ def kill_under_load(folder):
                      for i in range(CONNECTIONS)]
             for load in loads:
                 load.start()
-            time.sleep(choose.uniform(0.02, 0.6))
+            wait_for_progress(loads, choose.randrange(40))
+            time.sleep(choose.uniform(0, 0.3))
             daemon.kill()
             for load in loads:
                 load.join()
@@ -44,7 +45,6 @@ def kill_under_load(folder):
                 verify(daemon, loads)
             except AssertionError as error:
                 raise AssertionError(f"round {number} of SEED={SEED}: {error}") from error
-        expect(acknowledged > ROUNDS, "the load did not get through")
         print(f"# {ROUNDS} rounds: {acknowledged} acknowledged, {unanswered} in flight when "
               f"killed; slowest start {slowest:.2f} s")
         daemon.kill()

@@ -28,9 +28,13 @@ expect "hangs" "1 passed, 1 failed, exit 1" \
 	"$(verdict 'echo 1..2; echo "ok 1 - a"; sleep 60')"
 expect "skips one of two" "1 passed, 0 failed, exit 0" \
 	"$(verdict 'echo 1..2; echo "ok 1 - a"; echo "not ok 2 # SKIP no such device"')"
-expect "prints no count and exits with 0" "1 passed, 0 failed, exit 0" "$(verdict 'exit 0')"
+expect "runs no test" "0 passed, 1 failed, exit 1" "$(verdict 'exit 0')"
 expect "prints no count and exits with 1" "0 passed, 1 failed, exit 1" "$(verdict 'exit 1')"
 expect "skips all" "0 passed, 1 failed, exit 1" "$(verdict 'echo "ok 1 # SKIP all"')"
+expect "unittest, all well" "3 passed, 0 failed, exit 0" \
+	"$(verdict 'echo "Ran 3 tests in 0.1s"; echo; echo OK')"
+expect "unittest, with all sorts" "2 passed, 2 failed, exit 1" "$(verdict \
+	'echo "Ran 5 tests in 0.1s"; echo "FAILED (failures=1, errors=1, skipped=1)"; exit 1')"
 
 status=0
 scripts/check.sh >"$dir/out" || status=$?

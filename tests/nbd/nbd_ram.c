@@ -4,7 +4,7 @@
  *
  *   ram        the default: a plain disk; SIGUSR1 doubles its size
  *   read-only  the same disk, not to be written through this name
- *   slow       holds requests for 20 ms, then starts them in reverse order
+ *   slow       holds requests for a while (20 ms), then starts them in reverse order
  *   faulty     fails by offset: 1 MiB: EIO, 2 MiB: ENOSPC, 3 MiB: fast zeroing is not fast
  *   gated      SIGUSR2 fences it
  *   lonely     without MULTI_CONN
@@ -40,6 +40,7 @@ struct options {
 	uint64_t size;
 	unsigned n_loops;
 	bool stdio;
+	uint64_t slow_ns;
 	struct nbd_config nbd;
 };
 
@@ -49,6 +50,8 @@ struct slow {
 	struct io_loop *loop;
 	struct list held;
 	struct io_op timer;
+	uint64_t delay_ns;
+	uint64_t flushes;
 	bool waiting;
 };
 
@@ -94,11 +97,12 @@ static void slow_submit(struct block_dev *dev, struct block_req *req)
 {
 	struct slow *slow = container_of(dev, struct slow, dev);
 
+	slow->flushes += req->op == BLOCK_FLUSH;
 	list_add_head(&slow->held, &req->link);
 	if (slow->waiting)
 		return;
 	slow->waiting = true;
-	io_timer(slow->loop, &slow->timer, 20 * NSEC_PER_MSEC);
+	io_timer(slow->loop, &slow->timer, slow->delay_ns);
 }
 
 static void slow_on_timer(struct io_op *op)
@@ -170,6 +174,7 @@ static void add_exports(struct program *p)
 	p->read_only.ops = &read_only_ops;
 	p->read_only.flags = BLOCK_DEV_READ_ONLY;
 	p->slow = (struct slow){.dev = odd, .below = ram, .loop = loop};
+	p->slow.delay_ns = p->options.slow_ns;
 	p->slow.dev.ops = &slow_ops;
 	p->slow.timer.done = slow_on_timer;
 	list_init(&p->slow.held);
@@ -241,7 +246,8 @@ static void usage(void)
 {
 	fprintf(stderr, "usage: nbd_ram [--socket PATH] [--port N] [--stdio] [--size SIZE]\n"
 			"  [--loops N] [--memory SIZE] [--stall-ms N] [--handshake-ms N]\n"
-			"  [--max-connections N] [--max-handshakes N] [--max-in-flight N]\n");
+			"  [--max-connections N] [--max-handshakes N] [--max-in-flight N]\n"
+			"  [--slow-ms N]\n");
 	exit(2);
 }
 
@@ -268,6 +274,7 @@ static void parse(int argc, char **argv, struct options *o)
 	    {"max-connections", required_argument, NULL, 'c'},
 	    {"max-handshakes", required_argument, NULL, 'k'},
 	    {"max-in-flight", required_argument, NULL, 'f'},
+	    {"slow-ms", required_argument, NULL, 'w'},
 	    {0},
 	};
 	int c;
@@ -308,6 +315,9 @@ static void parse(int argc, char **argv, struct options *o)
 			break;
 		case 'f':
 			o->nbd.max_in_flight = (uint32_t)n;
+			break;
+		case 'w':
+			o->slow_ns = n * NSEC_PER_MSEC;
 			break;
 		default:
 			usage();
@@ -395,15 +405,15 @@ static void say_counters(const struct program *p)
 	fprintf(p->options.stdio ? stderr : stdout,
 		"stopped: connections %" PRIu64 " connected %" PRIu64 " refused %" PRIu64
 		" requests %" PRIu64 " errors %" PRIu64 " read %" PRIu64 " written %" PRIu64
-		" claims %" PRIu64 "\n",
+		" claims %" PRIu64 " slow-flushes %" PRIu64 "\n",
 		s.connections, s.connected, s.refused, s.requests, s.errors, s.bytes_read,
-		s.bytes_written, claims);
+		s.bytes_written, claims, p->slow.flushes);
 }
 
 int main(int argc, char **argv)
 {
 	static struct program p = {
-	    .options = {.size = 64 * MiB, .n_loops = 2},
+	    .options = {.size = 64 * MiB, .n_loops = 2, .slow_ns = 20 * NSEC_PER_MSEC},
 	    .stop = {.run = on_stop},
 	    .grow = {.run = on_grow},
 	    .fence = {.run = on_fence},

@@ -1,3 +1,4 @@
+#!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Transmission: each command, each way to get it wrong, and the error that the spec names."""
 import signal
@@ -213,6 +214,16 @@ class StructuredReplies(Requests, Case):
         self.assertEqual(self.nbd.error(STATUS, 0, 512), EINVAL)
 
 
+def merged(extents):
+    """Neighbours with the same flags become one: a server need not do so."""
+    result = []
+    for length, flags in extents:
+        if result and result[-1][1] == flags:
+            length += result.pop()[0]
+        result.append((length, flags))
+    return result
+
+
 class BlockStatus(Case):
     def setUp(self):
         self.nbd = self.into(structured=True, contexts=["base:allocation"])
@@ -221,7 +232,7 @@ class BlockStatus(Case):
     def test_extents(self):
         """Data and holes, in order, none empty, their sum as long as was asked for."""
         self.assertEqual(self.nbd.write(4 * MiB, pattern(MiB)), 0)
-        extents = self.nbd.call(STATUS, 0, 16 * MiB).extents
+        extents = merged(self.nbd.call(STATUS, 0, 16 * MiB).extents)
         self.assertEqual(extents, [(4 * MiB, 3), (MiB, 0), (11 * MiB, 3)])
 
     def test_req_one(self):
@@ -242,7 +253,7 @@ class BlockStatus(Case):
             extents = self.nbd.call(STATUS, at, 600 * 8192 - at).extents
             at += sum(length for length, _ in extents)
             seen += extents
-        self.assertEqual(seen, [(4096, 0), (4096, 3)] * 600)
+        self.assertEqual(merged(seen), [(4096, 0), (4096, 3)] * 600)
 
     def test_bad_range_einval(self):
         """Past the end, nothing, or across sectors."""
@@ -340,3 +351,7 @@ class LiveChanges(Case):
         nbd.request(WRITE, 0, 4096, payload=bytes(4096))
         self.assertTrue(nbd.is_closed())
         self.assertEqual(self.into("ram").read(0, 4096), pattern(4096))
+
+
+if __name__ == "__main__":
+    main()

@@ -6,10 +6,12 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
 
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 TIMEOUT = 30
 
 OPT_EXPORT_NAME, OPT_ABORT, OPT_LIST, OPT_STARTTLS, OPT_INFO, OPT_GO = 1, 2, 3, 5, 6, 7
@@ -211,7 +213,8 @@ class Client:
 class Server:
     """nbd_ram, on a unix socket and a TCP port of its own."""
 
-    program = None
+    program = os.path.abspath(os.environ.get(
+        "NBD_RAM", os.path.join(ROOT, "build/release/tests/nbd_ram")))
 
     def __init__(self, *args):
         self.directory = tempfile.TemporaryDirectory(prefix="nbd-test-")
@@ -325,3 +328,61 @@ def pattern(n, seed=0):
     """n bytes that differ from sector to sector."""
     sector = lambda i: struct.pack(">QQ", seed, i) * 32
     return b"".join(sector(i) for i in range((n + 511) // 512))[:n]
+
+
+class Tap(unittest.TestResult):
+    """Results as TAP on standard output."""
+
+    def __init__(self, planned):
+        super().__init__()
+        self.said_no = False
+        print("1..%d" % planned, flush=True)
+
+    def line(self, test, ok, more=""):
+        self.said_no |= not ok
+        print("%sok %d - %s%s" % ("" if ok else "not ", self.testsRun, test.id(), more),
+              flush=True)
+
+    def bad(self, test, error):
+        self.line(test, False)
+        for text in self._exc_info_to_string(error, test).splitlines():
+            print("# " + text, flush=True)
+
+    def addSuccess(self, test):
+        self.line(test, True)
+
+    def addError(self, test, error):
+        self.bad(test, error)
+
+    def addFailure(self, test, error):
+        self.bad(test, error)
+
+    def addSkip(self, test, reason):
+        if isinstance(test, unittest.TestCase):
+            self.line(test, True, " # SKIP " + reason)
+
+
+def cases(suite):
+    for test in suite:
+        if isinstance(test, unittest.TestSuite):
+            yield from cases(test)
+        else:
+            yield test
+
+
+def run(suite):
+    """Runs what of a suite can run here; exits with 1 if anything failed."""
+    external = "VOLUMED_TEST_SOCKET" in os.environ
+    suite = unittest.TestSuite(t for t in cases(suite) if not (external and t.only_ram))
+    result = Tap(suite.countTestCases())
+    suite.run(result)
+    sys.exit(result.said_no or result.testsRun == 0)
+
+
+def main():
+    """What `test_x.py [CLASS[.TEST]...]` does."""
+    loader = unittest.TestLoader()
+    module = sys.modules["__main__"]
+    if sys.argv[1:]:
+        run(loader.loadTestsFromNames(sys.argv[1:], module))
+    run(loader.loadTestsFromModule(module))

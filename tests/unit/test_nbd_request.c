@@ -28,8 +28,8 @@
 static const struct nbd_terms full = {.flags = ALL, .structured = true, .allocation = true};
 
 struct row {
-	uint16_t type;
-	uint16_t flags;
+	uint32_t type;
+	uint32_t flags;
 	uint64_t offset;
 	uint64_t length;
 	uint32_t error;
@@ -39,8 +39,8 @@ static uint32_t check(const struct row *row, const struct nbd_terms *terms, uint
 		      struct block_req *req)
 {
 	struct block_dev dev = {.size = SIZE, .flags = dev_flags};
-	struct nbd_request_header header = {.flags = row->flags,
-					    .type = row->type,
+	struct nbd_request_header header = {.flags = (uint16_t)row->flags,
+					    .type = (uint16_t)row->type,
 					    .offset = row->offset,
 					    .length = (uint32_t)row->length};
 	const char *why = NULL;
@@ -193,7 +193,7 @@ static void bad_flags_and_commands(void **state)
 	};
 
 	(void)state;
-	for (uint16_t type = 0; type < ARRAY_SIZE(legal); type++) {
+	for (uint32_t type = 0; type < ARRAY_SIZE(legal); type++) {
 		if (type == NBD_CMD_DISC)
 			continue;
 		for (int bit = 0; bit < 16; bit++) {
@@ -206,7 +206,7 @@ static void bad_flags_and_commands(void **state)
 		}
 	}
 	for (uint32_t type = 8; type < 0x10000; type++) {
-		struct row row = {(uint16_t)type, 0, 0, 512, NBD_EINVAL};
+		struct row row = {type, 0, 0, 512, NBD_EINVAL};
 
 		check_table(&row, 1, &full, 0);
 	}
@@ -236,7 +236,7 @@ static void not_negotiated(void **state)
 	CHECK_TABLE(fast, &slow, 0);
 }
 
-/* A read-only device: EPERM for writers, even past its end. */
+/* A read-only device or export: EPERM for writers, even past its end. */
 static void read_only(void **state)
 {
 	static const struct row rows[] = {
@@ -245,9 +245,12 @@ static void read_only(void **state)
 	    {NBD_CMD_WRITE, 0, 0, 512, NBD_EPERM}, {NBD_CMD_WRITE, 0, SIZE, 512, NBD_EPERM},
 	    {NBD_CMD_TRIM, 0, 0, 512, NBD_EPERM},  {NBD_CMD_WRITE_ZEROES, 0, 0, 512, NBD_EPERM},
 	};
+	static const struct nbd_terms by_name = {
+	    .flags = ALL | NBD_FLAG_READ_ONLY, .structured = true, .allocation = true};
 
 	(void)state;
 	CHECK_TABLE(rows, &full, BLOCK_DEV_READ_ONLY);
+	CHECK_TABLE(rows, &by_name, 0);
 }
 
 /* Errors of the device become one of NBD's; never ESHUTDOWN, which QEMU hands to its guest. */

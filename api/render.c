@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "api/render.h"
+
+#include "base/util.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+const char *api_time_format(uint64_t ns, char text[API_TIME_TEXT])
+{
+	time_t seconds = (time_t)(ns / NSEC_PER_SEC);
+	struct tm tm = {0};
+	size_t used;
+
+	gmtime_r(&seconds, &tm);
+	used = strftime(text, API_TIME_TEXT - 8, "%Y-%m-%dT%H:%M:%S", &tm);
+	snprintf(text + used, 8, ".%03uZ", (unsigned)(ns % NSEC_PER_SEC / NSEC_PER_MSEC));
+	return text;
+}
+
+/* Text from below may quote bytes of a file name, which JSON could not bear. */
+static json_t *text(const char *s)
+{
+	char plain[ERR_TEXT_MAX];
+	json_t *json = json_string(s ? s : "");
+	size_t i;
+
+	if (json)
+		return json;
+	for (i = 0; s[i] && i < sizeof(plain) - 1; i++)
+		plain[i] = (unsigned char)s[i] < 0x80 ? s[i] : '?';
+	plain[i] = '\0';
+	return json_string(plain);
+}
+
+static json_t *text_or_null(const char *s)
+{
+	return s ? text(s) : json_null();
+}
+
+static json_t *when(uint64_t ns)
+{
+	char buf[API_TIME_TEXT];
+
+	return json_string(api_time_format(ns, buf));
+}
+
+static json_int_t number(uint64_t n)
+{
+	return (json_int_t)n;
+}
+
+static json_t *texts(const char *const *all, unsigned n)
+{
+	json_t *array = json_array();
+
+	for (unsigned i = 0; array && i < n; i++)
+		json_array_append_new(array, text(all[i]));
+	return array;
+}
+
+static json_t *page(const char *name, json_t *array, const struct control_op *op)
+{
+	return json_pack("{s:o, s:o}", name, array, "next_token", text_or_null(op->next_token));
+}
+
+/* ---- Volumes, attachments, instances ----------------------------------------------------------
+ */
+
+static json_t *attachment(const struct control_attachment *a)
+{
+	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:b, s:o, s:o, s:o, s:I}", "id",
+			 text(a->id), "volume", text(a->volume), "instance", text(a->instance),
+			 "device", text(a->device), "state", text(a->state), "generation",
+			 number(a->generation), "attach_time", when(a->attach_time),
+			 "delete_on_termination", a->delete_on_termination, "export_name",
+			 text(a->export_name), "uri", text_or_null(a->uri), "tcp_uri",
+			 text_or_null(a->tcp_uri), "connections", number(a->connections));
+}
+
+static json_t *attachments(const struct control_attachment *all, unsigned n)
+{
+	json_t *array = json_array();
+
+	for (unsigned i = 0; array && i < n; i++)
+		json_array_append_new(array, attachment(&all[i]));
+	return array;
+}
+
+static json_t *tags(const struct control_tag *all, unsigned n)
+{
+	json_t *object = json_object();
+
+	for (unsigned i = 0; object && i < n; i++)
+		json_object_set_new(object, all[i].key, text(all[i].value));
+	return object;
+}
+
+static json_t *counters(const struct control_counters *c)
+{
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "live_bytes",
+			 number(c->live_bytes), "allocated_bytes", number(c->allocated_bytes),
+			 "records", number(c->records), "syncs", number(c->syncs), "checkpoints",
+			 number(c->checkpoints), "bad_reads", number(c->bad_reads), "sequence",
+			 number(c->sequence), "durable_sequence", number(c->durable_sequence),
+			 "replayed", number(c->replayed));
+}
+
+static json_t *volume(const struct control_volume *v)
+{
+	return json_pack("{s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:o}", "id", text(v->id), "name",
+			 text(v->name), "state", text(v->state), "zone", text(v->zone), "size",
+			 number(v->size), "create_time", when(v->create_time), "error",
+			 text(v->error_text), "tags", tags(v->tags, v->n_tags), "attachments",
+			 attachments(v->attachments, v->n_attachments));
+}
+
+static json_t *instance(const struct control_instance *i)
+{
+	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:b, s:o}", "id", text(i->id), "name",
+			 text(i->name), "host", text(i->host), "state", text(i->state),
+			 "create_time", when(i->create_time), "own", i->own, "attachments",
+			 attachments(i->attachments, i->n_attachments));
+}
+
+json_t *api_render_volume(const struct control_op *op)
+{
+	const struct control_volume *v = &op->result.volumes[0];
+	json_t *object = volume(v);
+
+	if (object && v->is_open) {
+		json_object_set_new(object, "health", text(v->health));
+		json_object_set_new(object, "counters", counters(&v->counters));
+	}
+	return object;
+}
+
+json_t *api_render_volumes(const struct control_op *op)
+{
+	json_t *array = json_array();
+
+	for (unsigned i = 0; array && i < op->n_items; i++)
+		json_array_append_new(array, volume(&op->result.volumes[i]));
+	return page("volumes", array, op);
+}
+
+json_t *api_render_attachment(const struct control_op *op)
+{
+	return attachment(op->result.attachment);
+}
+
+json_t *api_render_instance(const struct control_op *op)
+{
+	return instance(&op->result.instances[0]);
+}
+
+json_t *api_render_instances(const struct control_op *op)
+{
+	json_t *array = json_array();
+
+	for (unsigned i = 0; array && i < op->n_items; i++)
+		json_array_append_new(array, instance(&op->result.instances[i]));
+	return page("instances", array, op);
+}
+
+/* ---- The rest ---------------------------------------------------------------------------------
+ */
+
+json_t *api_render_events(const struct control_op *op)
+{
+	json_t *array = json_array();
+
+	for (unsigned i = 0; array && i < op->n_items; i++) {
+		const struct control_event *e = &op->result.events[i];
+
+		json_array_append_new(array,
+				      json_pack("{s:I, s:o, s:o, s:o, s:o, s:o}", "sequence",
+						number(e->sequence), "time", when(e->time), "who",
+						text(e->who), "what", text(e->what), "resource",
+						text(e->resource), "detail", text(e->detail)));
+	}
+	return page("events", array, op);
+}
+
+json_t *api_render_ping(const struct control_op *op)
+{
+	(void)op;
+	return json_pack("{s:s}", "status", "ok");
+}
+
+/* JSON has no infinity. */
+static double ratio(double x)
+{
+	return isfinite(x) ? x : 0;
+}
+
+static json_t *space(const struct control_status *s)
+{
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:f, s:f}", "capacity",
+			 number(s->store_capacity), "free", number(s->store_free), "used",
+			 number(s->store_used), "provisioned", number(s->provisioned),
+			 "provision_limit", number(s->provision_limit), "overcommit",
+			 ratio(s->overcommit), "overcommit_limit", ratio(s->overcommit_limit));
+}
+
+static json_t *volume_counts(const struct control_status *s)
+{
+	return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i}", "creating", (int)s->volumes_creating,
+			 "available", (int)s->volumes_available, "in-use", (int)s->volumes_in_use,
+			 "deleting", (int)s->volumes_deleting, "error", (int)s->volumes_error,
+			 "open", (int)s->volumes_open);
+}
+
+json_t *api_render_status(const struct control_op *op)
+{
+	const struct control_status *s = op->result.status;
+
+	return json_pack(
+	    "{s:b, s:o, s:o, s:o, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:i, s:i, s:I}",
+	    "healthy", s->healthy, "warnings", texts(s->warnings, s->n_warnings), "version",
+	    text(s->version), "zone", text(s->zone), "zone_number", (int)s->zone_number, "instance",
+	    text(s->instance), "start_time", when(s->start_time), "now", when(s->now), "nbd_socket",
+	    text_or_null(s->nbd_socket), "nbd_tcp", text_or_null(s->nbd_tcp), "space", space(s),
+	    "volumes", volume_counts(s), "instances", (int)s->instances, "attachments",
+	    (int)s->attachments, "connections", number(s->connections));
+}
+
+json_t *api_render_checked(const struct control_check *c)
+{
+	return json_pack("{s:I, s:I, s:I, s:o}", "volumes", number(c->n_volumes), "skipped",
+			 number(c->n_skipped), "wrong", number(c->n_wrong), "findings",
+			 texts(c->findings, c->n_findings));
+}
+
+json_t *api_render_error(const char *code, const char *message)
+{
+	return json_pack("{s:{s:s, s:o}}", "error", "code", code, "message", text(message));
+}

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/table.h"
+
+#include "base/util.h"
+#include "cli/run.h"
+
+#include <string.h>
+
+/* clang-format off */
+const struct cli_option cli_options[OPT_COUNT] = {
+	[OPT_SOCKET] = {"socket", 0, "PATH", .words = WORDS_FILES,
+		.help = "the daemon's API socket (default: $VOLUMED_SOCKET, or "
+			"volumed.sock in /run/volumed, /var/lib/volumed or ./data)"},
+	[OPT_JSON] = {"json", 0, NULL, .help = "print JSON, for scripts"},
+	[OPT_QUIET] = {"quiet", 'q', NULL, .help = "print only ids (attach: only the URI), and no "
+		       "progress"},
+	[OPT_HELP] = {"help", 'h', NULL, .help = "print this help"},
+	[OPT_VERSION] = {"version", 'V', NULL, .help = "print the version"},
+	[OPT_SIZE] = {"size", 's', "SIZE", .help = "as 10GiB, 512MiB or 1.5TiB"},
+	[OPT_NAME] = {"name", 'n', "NAME", .help = "a name for people, by which commands find it "
+		      "while no other has the same"},
+	[OPT_TAG] = {"tag", 't', "KEY=VALUE", .repeatable = true,
+		     .help = "a label (repeatable)"},
+	[OPT_CLIENT_TOKEN] = {"client-token", 0, "TOKEN", .help = "a text of your own, at most 64 "
+		"bytes: repeating the command with the same one makes no second volume"},
+	[OPT_FILTER] = {"filter", 'f', "NAME=VALUE", .repeatable = true,
+			.help = "list only what matches; * and ? match any text and any letter "
+				"(repeatable: values of one name are alternatives, all names must "
+				"match)"},
+	[OPT_INSTANCE] = {"instance", 'i', "INSTANCE", .words = WORDS_INSTANCES,
+			  .help = "an instance, by its id or name"},
+	[OPT_DEVICE] = {"device", 'd', "NAME", .help = "the device name, as /dev/sdf"},
+	[OPT_DELETE_ON_TERMINATION] = {"delete-on-termination", 0, NULL,
+		.help = "delete the volume when the instance is terminated"},
+	[OPT_FORCE] = {"force", 0, NULL,
+		       .help = "do not wait for its clients: cut them off; what they have not "
+			       "flushed may be lost"},
+	[OPT_HOST] = {"host", 0, "HOST", .help = "the machine that runs it (default: this one)"},
+	[OPT_WAIT] = {"wait", 'w', "SECONDS", .value_is_optional = true,
+		      .help = "wait until the daemon is ready (default: 60 seconds)"},
+	[OPT_DEEP] = {"deep", 0, NULL, .help = "read every stored block, too"},
+	[OPT_LIMIT] = {"limit", 'n', "N", .help = "at most so many (default: 20)"},
+	[OPT_MDOC] = {"mdoc", 0, NULL, .help = "print all of it as mdoc, for the man page"},
+};
+
+const struct cli_group cli_groups[] = {
+	{"volume", "create, list, show, resize and delete volumes"},
+	{"instance", "register, list and deregister instances"},
+	{NULL, NULL},
+};
+
+#define VOL      {"VOL", false, WORDS_VOLUMES}
+#define INSTANCE {"INSTANCE", false, WORDS_INSTANCES}
+#define BIT      OPTION_BIT
+
+const struct cli_command cli_commands[] = {
+	{"volume create", {{0}},
+	 BIT(OPT_SIZE) | BIT(OPT_NAME) | BIT(OPT_TAG) | BIT(OPT_CLIENT_TOKEN), BIT(OPT_SIZE),
+	 "make a volume",
+	 "A volume reads as zeroes until it is written, and takes only the space that is.",
+	 run_volume_create},
+	{"volume list", {{0}}, BIT(OPT_FILTER), 0,
+	 "list volumes",
+	 "Filters: volume-id, status, size (in GiB), create-time, tag:KEY, tag-key, "
+	 "attachment.instance-id, attachment.device, attachment.status.",
+	 run_volume_list},
+	{"volume show", {VOL}, 0, 0,
+	 "show a volume: its state, attachment, URI and counters", "", run_volume_show},
+	{"volume resize", {VOL}, BIT(OPT_SIZE), BIT(OPT_SIZE),
+	 "make a volume larger, attached or not",
+	 "A volume can't shrink. Clients that are connected see the new size when they ask again; "
+	 "grow the file system in it after that.",
+	 run_volume_resize},
+	{"volume delete", {VOL}, 0, 0,
+	 "delete a volume that is not attached, and all that is on it",
+	 "There is no way back. The space comes back soon after.",
+	 run_volume_delete},
+	{"attach", {VOL}, BIT(OPT_INSTANCE) | BIT(OPT_DEVICE) | BIT(OPT_DELETE_ON_TERMINATION), 0,
+	 "attach a volume, and print where it is served",
+	 "Without --instance, it is attached to this machine's own instance. The URI holds the "
+	 "attachment's secret name: whoever has it can use the disk.",
+	 run_attach},
+	{"detach", {VOL}, BIT(OPT_INSTANCE) | BIT(OPT_DEVICE) | BIT(OPT_FORCE), 0,
+	 "detach a volume",
+	 "Waits until what its clients have sent is written and answered. Unmount in the guest "
+	 "first.",
+	 run_detach},
+	{"instance register", {{"NAME", true, WORDS_NONE}}, BIT(OPT_HOST), 0,
+	 "make an instance known, so that volumes can be attached to it", "", run_instance_register},
+	{"instance list", {{0}}, BIT(OPT_FILTER), 0,
+	 "list instances", "Filters: instance-id, name, host, instance-state-name.",
+	 run_instance_list},
+	{"instance deregister", {INSTANCE}, 0, 0,
+	 "forget an instance that has no volumes attached", "", run_instance_deregister},
+	{"status", {{0}}, 0, 0, "show the daemon's health, space and counts", "", run_status},
+	{"ping", {{0}}, BIT(OPT_WAIT), 0, "ask whether the daemon is ready", "", run_ping},
+	{"check", {{0}}, BIT(OPT_DEEP), 0,
+	 "check that catalog, volumes and store agree, while all goes on",
+	 "Exit status 0: clean, 1: something is wrong. If the command is stopped, the check goes "
+	 "on, and the next one joins it.",
+	 run_check},
+	{"events", {{"VOL|INSTANCE", true, WORDS_VOLUMES}}, BIT(OPT_LIMIT) | BIT(OPT_FILTER), 0,
+	 "show what has happened, the newest first",
+	 "Filters: what, who, resource.", run_events},
+	{"completion", {{"bash", false, WORDS_SHELLS}}, 0, 0,
+	 "print the completion script for a shell",
+	 "To use it: source <(volumectl completion bash)",
+	 run_completion},
+	{"help", {{"COMMAND", true, WORDS_COMMANDS}, {"COMMAND", true, WORDS_NONE}},
+	 BIT(OPT_MDOC), 0,
+	 "explain a command", "", run_help},
+	{.name = NULL},
+};
+
+const struct cli_exit_status cli_exits[] = {
+	{EXIT_OK, "done"},
+	{EXIT_FAILED, "it failed, or check found something wrong"},
+	{EXIT_USAGE, "the command line, or a value in it, is wrong"},
+	{EXIT_UNREACHABLE, "the daemon can't be reached, or is not ready"},
+	{EXIT_NOT_FOUND, "there is no such volume, instance or attachment"},
+	{EXIT_CONFLICT, "the state of the thing does not allow it"},
+	{EXIT_NO_SPACE, "the store has no space for it"},
+};
+/* clang-format on */
+
+const unsigned cli_n_exits = ARRAY_SIZE(cli_exits);
+
+const struct cli_command *cli_command_find(const char *name)
+{
+	for (const struct cli_command *c = cli_commands; c->name; c++)
+		if (strcmp(c->name, name) == 0)
+			return c;
+	return NULL;
+}
+
+const struct cli_group *cli_group_find(const char *name)
+{
+	for (const struct cli_group *g = cli_groups; g->name; g++)
+		if (strcmp(g->name, name) == 0)
+			return g;
+	return NULL;
+}
+
+bool cli_command_in_group(const struct cli_command *command, const char *group)
+{
+	size_t len = strlen(group);
+
+	return strncmp(command->name, group, len) == 0 && command->name[len] == ' ';
+}
+
+const char *cli_command_short(const struct cli_command *command)
+{
+	const char *space = strchr(command->name, ' ');
+
+	return space ? space + 1 : command->name;
+}

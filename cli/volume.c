@@ -1,0 +1,379 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * volume create, list, show, resize, delete; attach, detach.
+ */
+#include "base/size.h"
+#include "base/util.h"
+#include "cli/client.h"
+#include "cli/print.h"
+#include "cli/request.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char *human(const json_t *object, const char *name, char text[SIZE_TEXT_MAX])
+{
+	return size_format(get_number(object, name), text);
+}
+
+/* "/v1/volumes/ID" and `rest`. */
+static const char *volume_path(struct cli *cli, const char *id, const char *rest)
+{
+	return client_printf(cli->client, "/v1/volumes/%s%s", id, rest);
+}
+
+/* ---- create -----------------------------------------------------------------------------------
+ */
+
+static int add_tag(json_t *tags, const char *text)
+{
+	const char *equals = strchr(text, '=');
+	char key[1024];
+
+	if (!equals || equals == text || (size_t)(equals - text) >= sizeof(key))
+		return cli_fail(EXIT_USAGE, "--tag '%s': write it as KEY=VALUE", text);
+	snprintf(key, sizeof(key), "%.*s", (int)(equals - text), text);
+	if (json_object_get(tags, key))
+		return cli_fail(EXIT_USAGE, "--tag '%s': the key %s is there already", text, key);
+	if (json_object_set_new(tags, key, json_string(equals + 1)) < 0)
+		return cli_fail(EXIT_USAGE, "--tag '%s' is no UTF-8", text);
+	return EXIT_OK;
+}
+
+static int make_tags(const struct cli_line *line, json_t **ret_tags)
+{
+	json_t *tags = json_object();
+	int status = tags ? EXIT_OK : cli_out_of_memory();
+
+	for (unsigned i = 0; status == EXIT_OK && i < line->n_repeated; i++)
+		if (line->repeated[i].id == OPT_TAG)
+			status = add_tag(tags, line->repeated[i].value);
+	if (status == EXIT_OK)
+		*ret_tags = tags;
+	else
+		json_decref(tags);
+	return status;
+}
+
+int run_volume_create(struct cli *cli)
+{
+	struct cli_request request = {
+	    .method = "POST",
+	    .path = "/v1/volumes",
+	    .token = cli->line.value[OPT_CLIENT_TOKEN],
+	    .waiting = "creating the volume",
+	};
+	char size[SIZE_TEXT_MAX];
+	uint64_t bytes = 0;
+	json_t *tags = NULL;
+	json_t *reply;
+	int status = cli_parse_size(cli->line.value[OPT_SIZE], &bytes);
+
+	if (status == EXIT_OK)
+		status = make_tags(&cli->line, &tags);
+	if (status != EXIT_OK)
+		return status;
+	request.body = json_pack("{s:I, s:o, s:s*}", "size", (json_int_t)bytes, "tags", tags,
+				 "name", cli->line.value[OPT_NAME]);
+	if (!request.body)
+		return cli_fail(EXIT_USAGE, "--name is no UTF-8");
+	status = cli_send(cli, &request, &reply);
+	if (status != EXIT_OK)
+		return status;
+	if (cli->json)
+		cli_print_json(reply);
+	else if (cli->quiet)
+		puts(get_text(reply, "id"));
+	else
+		printf("%s is %s: %s\n", get_text(reply, "id"), get_text(reply, "state"),
+		       human(reply, "size", size));
+	json_decref(reply);
+	return EXIT_OK;
+}
+
+/* ---- list -------------------------------------------------------------------------------------
+ */
+
+static void print_ids(const json_t *items)
+{
+	const json_t *item;
+	size_t i;
+
+	json_array_foreach(items, i, item) puts(get_text(item, "id"));
+}
+
+static int print_volumes(const json_t *volumes)
+{
+	static const struct print_column columns[] = {
+	    {"ID", false},     {"NAME", false},     {"SIZE", true},    {"STATE", false},
+	    {"DEVICE", false}, {"INSTANCE", false}, {"CREATED", false}};
+	struct print_table table;
+	const json_t *v;
+	size_t i;
+
+	print_table_init(&table, columns, ARRAY_SIZE(columns));
+	json_array_foreach(volumes, i, v)
+	{
+		const json_t *a = json_array_get(json_object_get(v, "attachments"), 0);
+		char size[SIZE_TEXT_MAX];
+		char created[32];
+		const char *cells[] = {
+		    get_text(v, "id"),
+		    get_text(v, "name"),
+		    human(v, "size", size),
+		    get_text(v, "state"),
+		    get_text(a, "device"),
+		    get_text(a, "instance"),
+		    cli_time(get_text(v, "create_time"), created),
+		};
+
+		if (print_table_add(&table, cells) < 0)
+			return cli_out_of_memory();
+	}
+	print_table_end(&table);
+	return EXIT_OK;
+}
+
+int run_volume_list(struct cli *cli)
+{
+	const char *query;
+	json_t *volumes;
+	int status = cli_filters(cli, &query);
+
+	if (status == EXIT_OK)
+		status = cli_list(cli, "/v1/volumes", query, "volumes", 0, &volumes);
+	if (status != EXIT_OK)
+		return status;
+	if (cli->json) {
+		json_t *object = json_pack("{s:O}", "volumes", volumes);
+
+		cli_print_json(object);
+		json_decref(object);
+	} else if (cli->quiet) {
+		print_ids(volumes);
+	} else {
+		status = print_volumes(volumes);
+	}
+	json_decref(volumes);
+	return status;
+}
+
+/* ---- show -------------------------------------------------------------------------------------
+ */
+
+static void print_attachment(const json_t *a)
+{
+	char when[32];
+
+	print_field("attached to", "%s as %s", get_text(a, "instance"), get_text(a, "device"));
+	print_field("attachment", "%s, %s since %s", get_text(a, "id"), get_text(a, "state"),
+		    cli_time(get_text(a, "attach_time"), when));
+	if (*get_text(a, "uri"))
+		print_field("URI", "%s", get_text(a, "uri"));
+	if (*get_text(a, "tcp_uri"))
+		print_field("URI (TCP)", "%s", get_text(a, "tcp_uri"));
+	print_field("connections", "%" PRIu64, get_number(a, "connections"));
+	if (json_is_true(json_object_get(a, "delete_on_termination")))
+		print_field("on termination", "the volume is deleted, too");
+}
+
+static void print_counters(const json_t *v)
+{
+	const json_t *c = json_object_get(v, "counters");
+	char live[SIZE_TEXT_MAX];
+	char allocated[SIZE_TEXT_MAX];
+
+	if (!c)
+		return;
+	print_field("health", "%s", get_text(v, "health"));
+	print_field("stored", "%s, in %s of the store", human(c, "live_bytes", live),
+		    human(c, "allocated_bytes", allocated));
+	print_field("log", "%" PRIu64 " records, %" PRIu64 " syncs, %" PRIu64 " checkpoints",
+		    get_number(c, "records"), get_number(c, "syncs"), get_number(c, "checkpoints"));
+	if (get_number(c, "bad_reads"))
+		print_field("bad blocks read", "%" PRIu64, get_number(c, "bad_reads"));
+}
+
+static void print_volume(const json_t *v)
+{
+	const json_t *attachment;
+	const json_t *value;
+	const char *key;
+	char size[SIZE_TEXT_MAX];
+	char when[32];
+	size_t i;
+
+	print_field("id", "%s", get_text(v, "id"));
+	if (*get_text(v, "name"))
+		print_field("name", "%s", get_text(v, "name"));
+	print_field("state", "%s", get_text(v, "state"));
+	if (*get_text(v, "error"))
+		print_field("error", "%s", get_text(v, "error"));
+	print_field("size", "%s (%" PRIu64 " bytes)", human(v, "size", size),
+		    get_number(v, "size"));
+	print_field("zone", "%s", get_text(v, "zone"));
+	print_field("created", "%s", cli_time(get_text(v, "create_time"), when));
+	json_object_foreach(json_object_get(v, "tags"), key, value)
+	    print_field("tag", "%s=%s", key, json_string_value(value));
+	json_array_foreach(json_object_get(v, "attachments"), i, attachment)
+	    print_attachment(attachment);
+	print_counters(v);
+}
+
+int run_volume_show(struct cli *cli)
+{
+	struct cli_request request = {.method = "GET"};
+	const char *id;
+	json_t *reply;
+	int status = cli_find_volume(cli, cli->line.arguments[0], &id);
+
+	if (status != EXIT_OK)
+		return status;
+	request.path = volume_path(cli, id, "");
+	status = cli_send(cli, &request, &reply);
+	if (status != EXIT_OK)
+		return status;
+	if (cli->json)
+		cli_print_json(reply);
+	else if (cli->quiet)
+		puts(get_text(reply, "id"));
+	else
+		print_volume(reply);
+	json_decref(reply);
+	return EXIT_OK;
+}
+
+/* ---- resize, delete ---------------------------------------------------------------------------
+ */
+
+/* Sends it, and says "ID WHAT" (or what --json and --quiet want). */
+static int send_and_say(struct cli *cli, const struct cli_request *request, const char *id,
+			const char *what)
+{
+	json_t *reply;
+	int status = cli_send(cli, request, &reply);
+
+	if (status != EXIT_OK)
+		return status;
+	if (cli->json)
+		cli_print_json(reply);
+	else if (cli->quiet)
+		puts(id);
+	else
+		printf("%s %s\n", id, what);
+	json_decref(reply);
+	return EXIT_OK;
+}
+
+int run_volume_resize(struct cli *cli)
+{
+	struct cli_request request = {.method = "PATCH"};
+	char size[SIZE_TEXT_MAX];
+	const char *id;
+	uint64_t bytes = 0;
+	int status = cli_parse_size(cli->line.value[OPT_SIZE], &bytes);
+
+	if (status == EXIT_OK)
+		status = cli_find_volume(cli, cli->line.arguments[0], &id);
+	if (status != EXIT_OK)
+		return status;
+	request.path = volume_path(cli, id, "");
+	request.body = json_pack("{s:I}", "size", (json_int_t)bytes);
+	request.waiting = client_printf(cli->client, "growing %s", id);
+	return send_and_say(cli, &request, id,
+			    client_printf(cli->client, "has %s now", size_format(bytes, size)));
+}
+
+int run_volume_delete(struct cli *cli)
+{
+	struct cli_request request = {.method = "DELETE"};
+	const char *id;
+	int status = cli_find_volume(cli, cli->line.arguments[0], &id);
+
+	if (status != EXIT_OK)
+		return status;
+	request.path = volume_path(cli, id, "");
+	request.waiting = client_printf(cli->client, "deleting %s", id);
+	return send_and_say(cli, &request, id, "is deleted");
+}
+
+/* ---- attach, detach ---------------------------------------------------------------------------
+ */
+
+static void print_attached(const json_t *a)
+{
+	printf("%s is attached to %s as %s\n", get_text(a, "volume"), get_text(a, "instance"),
+	       get_text(a, "device"));
+	if (*get_text(a, "uri"))
+		printf("  %s\n", get_text(a, "uri"));
+	if (*get_text(a, "tcp_uri"))
+		printf("  %s\n", get_text(a, "tcp_uri"));
+}
+
+/* The volume's id, and the instance's, if one is named. */
+static int find_both(struct cli *cli, const char **ret_volume, const char **ret_instance)
+{
+	const char *instance = cli->line.value[OPT_INSTANCE];
+	int status = cli_find_volume(cli, cli->line.arguments[0], ret_volume);
+
+	*ret_instance = NULL;
+	if (status == EXIT_OK && instance)
+		status = cli_find_instance(cli, instance, ret_instance);
+	return status;
+}
+
+int run_attach(struct cli *cli)
+{
+	struct cli_request request = {.method = "POST"};
+	const struct cli_line *line = &cli->line;
+	const char *volume;
+	const char *instance;
+	json_t *reply;
+	int status = find_both(cli, &volume, &instance);
+
+	if (status != EXIT_OK)
+		return status;
+	request.path = volume_path(cli, volume, "/attachments");
+	request.waiting = client_printf(cli->client, "attaching %s", volume);
+	request.body = json_pack("{s:b, s:s*, s:s*}", "delete_on_termination",
+				 (line->given & OPTION_BIT(OPT_DELETE_ON_TERMINATION)) != 0,
+				 "instance", instance, "device", line->value[OPT_DEVICE]);
+	status = cli_send(cli, &request, &reply);
+	if (status != EXIT_OK)
+		return status;
+	if (cli->json)
+		cli_print_json(reply);
+	else if (cli->quiet)
+		puts(*get_text(reply, "uri") ? get_text(reply, "uri") : get_text(reply, "tcp_uri"));
+	else
+		print_attached(reply);
+	json_decref(reply);
+	return EXIT_OK;
+}
+
+int run_detach(struct cli *cli)
+{
+	struct cli_request request = {.method = "DELETE"};
+	const struct cli_line *line = &cli->line;
+	const char *device = line->value[OPT_DEVICE];
+	const char *volume;
+	const char *instance;
+	const char *query;
+	int status = find_both(cli, &volume, &instance);
+
+	if (status != EXIT_OK)
+		return status;
+	if (device)
+		device = client_escape(cli->client, device);
+	query = client_printf(cli->client, "/attachments?force=%s%s%s%s%s",
+			      line->given & OPTION_BIT(OPT_FORCE) ? "true" : "false",
+			      instance ? "&instance=" : "", instance ? instance : "",
+			      device ? "&device=" : "", device ? device : "");
+	if (!query)
+		return cli_out_of_memory();
+	request.path = volume_path(cli, volume, query);
+	request.waiting =
+	    client_printf(cli->client, "detaching %s: waiting for its clients", volume);
+	return send_and_say(cli, &request, volume, "is detached");
+}

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "volumed/settings.h"
+
+#include "base/size.h"
+#include "base/util.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int set_path(const char **path, const char *value, struct err *err)
+{
+	if (*value == '\0')
+		return err_set(err, -EINVAL, "the path is empty");
+	*path = value;
+	return 0;
+}
+
+static int set_size(uint64_t *bytes, const char *value, struct err *err)
+{
+	int r = size_parse(value, bytes);
+
+	if (r < 0)
+		return err_set(err, r, "'%s' is %s: write it as 10GiB, 512MiB or 4096", value,
+			       r == -ERANGE ? "too large" : "no size");
+	return 0;
+}
+
+static int set_data_dir(struct options *o, const char *value, struct err *err)
+{
+	if (*value == '\0')
+		return err_set(err, -EINVAL, "the name of the data folder is empty");
+	o->data_dir = value;
+	return 0;
+}
+
+static int set_listen(struct options *o, const char *value, struct err *err)
+{
+	if (o->n_listen == OPTIONS_LISTEN_MAX)
+		return err_set(err, -E2BIG, "at most %d of them", OPTIONS_LISTEN_MAX);
+	o->listen[o->n_listen++] = value;
+	return 0;
+}
+
+static int set_allow_remote(struct options *o, const char *value, struct err *err)
+{
+	if (strcmp(value, "yes") != 0 && strcmp(value, "no") != 0)
+		return err_set(err, -EINVAL, "'%s' is neither yes nor no", value);
+	o->allow_remote = strcmp(value, "yes") == 0;
+	return 0;
+}
+
+static int set_store(struct options *o, const char *value, struct err *err)
+{
+	return set_path(&o->store, value, err);
+}
+
+static int set_store_max_size(struct options *o, const char *value, struct err *err)
+{
+	return set_size(&o->store_max_size, value, err);
+}
+
+static int set_volume_size(struct options *o, const char *value, struct err *err)
+{
+	uint64_t bytes = 0;
+	int r = set_size(&bytes, value, err);
+
+	if (r < 0)
+		return r;
+	if (bytes == 0 || !is_aligned(bytes, 4096) || bytes > 64 * TiB)
+		return err_set(err, -EINVAL,
+			       "'%s': a volume has a multiple of 4096 bytes, at most 64TiB", value);
+	o->volume_size = bytes;
+	return 0;
+}
+
+static int set_threads(struct options *o, const char *value, struct err *err)
+{
+	char *end;
+	unsigned long n;
+
+	errno = 0;
+	n = strtoul(value, &end, 10);
+	if (errno || end == value || *end || n < 1 || n > OPTIONS_THREADS_MAX)
+		return err_set(err, -EINVAL, "'%s' is not a number from 1 to %d", value,
+			       OPTIONS_THREADS_MAX);
+	o->threads = (unsigned)n;
+	return 0;
+}
+
+static int set_log_level(struct options *o, const char *value, struct err *err)
+{
+	static const char *const names[] = {"error", "warning", "info", "debug"};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
+		if (strcmp(value, names[i]) != 0)
+			continue;
+		o->log_level = (enum log_level)i;
+		return 0;
+	}
+	return err_set(err, -EINVAL, "'%s' is not one of error, warning, info, debug", value);
+}
+
+/* clang-format off */
+const struct setting settings[] = {
+	{"data-dir", 'd', "DIR",
+	 "Keep everything in DIR (made if missing) and serve DIR/nbd.sock",
+	 0, 1, set_data_dir},
+	{"nbd-listen", 'l', "ADDR:PORT",
+	 "Serve NBD on this TCP address, too: 127.0.0.1:10809 or [::1]:10809 (repeatable)",
+	 SETTING_REPEATABLE, 1, set_listen},
+	{"allow-remote-plaintext", 0, NULL,
+	 "Let --nbd-listen take an address that other machines can reach. There is no TLS and no "
+	 "password here: whoever can connect can read and write every volume",
+	 SETTING_IS_SWITCH, 1, set_allow_remote},
+	{"store", 0, "PATH", "A file or block device, in place of DIR/store", 0, 2, set_store},
+	{"store-max-size", 0, "SIZE",
+	 "Bound of the store file's growth (default: what the file system has)",
+	 0, 2, set_store_max_size},
+	{"volume-size", 0, "SIZE",
+	 "Size of the first volume, made when the store has none (default: 10GiB)",
+	 0, 2, set_volume_size},
+	{"threads", 0, "N", "Threads that serve volumes (default: one a core)", 0, 3, set_threads},
+	{"log-level", 0, "LEVEL", "error, warning, info (default) or debug", 0, 3, set_log_level},
+	{0},
+};
+/* clang-format on */
+
+_Static_assert(ARRAY_SIZE(settings) <= SETTINGS_MAX, "options.given has a bit for each");
+
+int setting_find(const char *name)
+{
+	for (int i = 0; settings[i].name; i++)
+		if (strcmp(settings[i].name, name) == 0)
+			return i;
+	return -1;
+}
+
+static unsigned count_cores(void)
+{
+	cpu_set_t set;
+
+	if (sched_getaffinity(0, sizeof(set), &set) < 0)
+		return 1;
+	return (unsigned)min_u64((uint64_t)CPU_COUNT(&set), OPTIONS_THREADS_MAX);
+}
+
+void settings_init(struct options *o)
+{
+	*o = (struct options){
+	    .volume_size = 10 * GiB,
+	    .threads = count_cores(),
+	    .log_level = LOG_LEVEL_INFO,
+	};
+}
