@@ -66,7 +66,7 @@ $(filter-out $(UNIT_OWN),$(UNIT_BINS)): $(BUILD)/tests/%: $(BUILD)/obj/tests/uni
 
 # Tests on the simulated machine.
 $(SIMT_BINS): $(BUILD)/tests/sim_%: $(BUILD)/obj/tests/sim/%.o \
-              $(call obj,$(SIM) $(PLANE) $(CORE_ON_FAKE) $(FAKE))
+		$(call obj,$(SIM) $(PLANE) $(CORE_ON_FAKE) $(FAKE))
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CORE) $(LIBS_PLANE) -lcmocka
@@ -106,6 +106,7 @@ check: ## Set up, build, and run the tests: unit, simulator, fuzz (short), end t
 	@scripts/setup.sh build test
 	@$(SUBMAKE) tests
 	@$(if $(CHECK_SANITIZERS),$(SUBMAKE) MODE=asan tests)
+	@$(TRY_GUEST)
 	@MODE=$(MODE) VOLUMED=$(BIN)/volumed scripts/check.sh $(TEST_BINS) \
 		$(if $(CHECK_SANITIZERS),$(subst $(BUILD)/,build/asan/,$(TEST_BINS))) $(SCRIPTS) \
 		'tests/nbd/check $(NBD_RAM)'
@@ -115,6 +116,7 @@ SOAK_FUZZ_SECONDS ?= 600
 soak: ## The long tests: thousands of simulator seeds, 200 kill rounds, ten minutes a fuzzer
 	@scripts/setup.sh build test fuzz
 	@$(SUBMAKE) tests fuzzers
+	@$(TRY_GUEST)
 	@MODE=$(MODE) VOLUMED=$(BIN)/volumed SOAK=1 SIM_SEEDS=$(SOAK_SEEDS) \
 		KILL_ROUNDS=200 FUZZ_SECONDS=$(SOAK_FUZZ_SECONDS) CHECK_TIMEOUT=14400 \
 		scripts/check.sh $(TEST_BINS) $(LIBFUZZER) $(SCRIPTS) 'tests/nbd/check $(NBD_RAM)'

@@ -2,7 +2,7 @@
  *
  * The full walk (E8, E4): every leaf is loaded, what leaves and overlays refer to is counted for
  * each segment and held against the counters, and every stored block is read and held against its
- * checksum. One volume at a time; nothing else runs on it meanwhile.
+ * checksum. Nobody writes to the volume meanwhile, and no idle checkpoint starts.
  */
 #include "base/check.h"
 #include "base/util.h"
@@ -15,25 +15,37 @@
 #include <string.h>
 
 #define WALK_BLOCKS     64
+#define WALK_READS      16 /* in flight */
 #define CHECKPOINT_REST (10 * NSEC_PER_MSEC)
+
+struct walk;
+
+/* A read under way. */
+struct walk_read {
+	struct walk *walk;
+	struct store_io io;
+	struct segment *segment; /* NULL: not under way */
+	uint64_t lba;
+	uint32_t blocks;
+	uint8_t *buf;
+	uint32_t sums[WALK_BLOCKS];
+};
 
 struct walk {
 	struct volume *volume;
 	struct volume_op *op;
 	struct leaf_wait wait;
 	struct io_op turn;
-	struct store_io io;
 	bool counting; /* the first pass: leaves; the second: blocks */
+	bool asleep;   /* a leaf is being loaded */
 	uint64_t lba;  /* the next block to look at */
 	uint64_t end;
 	uint64_t *live; /* bytes by slot, of leaves and frozen overlay */
 	uint64_t *live_active;
 	uint32_t n_slots;
 	uint8_t *buf;
-	struct segment *segment;
-	uint64_t io_lba;
-	uint32_t io_blocks;
-	uint32_t sums[WALK_BLOCKS];
+	uint32_t n_reads;
+	struct walk_read reads[WALK_READS];
 };
 
 static void walk_step(struct walk *w);
@@ -149,47 +161,54 @@ static void on_leaf(struct leaf_wait *wait, int error)
 
 static void on_blocks(struct store_io *io)
 {
-	struct walk *w = container_of(io, struct walk, io);
+	struct walk_read *r = container_of(io, struct walk_read, io);
+	struct walk *w = r->walk;
 
-	w->segment->users--;
-	for (uint32_t i = 0; i < w->io_blocks; i++) {
+	r->segment->users--;
+	r->segment = NULL;
+	w->n_reads--;
+	for (uint32_t i = 0; i < r->blocks; i++) {
 		if (io->result < 0)
-			say(w, "block %" PRIu64 " can't be read: %s", w->io_lba + i,
+			say(w, "block %" PRIu64 " can't be read: %s", r->lba + i,
 			    strerror((int)-io->result));
-		else if (block_sum(w->volume->id, w->io_lba + i, w->buf + (size_t)i * BLOCK_SIZE) !=
-			 w->sums[i])
+		else if (block_sum(w->volume->id, r->lba + i, r->buf + (size_t)i * BLOCK_SIZE) !=
+			 r->sums[i])
 			say(w, "block %" PRIu64 " is not what was written: its checksum is wrong",
-			    w->io_lba + i);
+			    r->lba + i);
 	}
-	walk_step(w);
+	if (!w->asleep)
+		walk_step(w);
 }
 
 /* Reads the blocks from w->lba on, of which the first has data, that lie one after the other. */
-static bool walk_read(struct walk *w)
+static void walk_read(struct walk *w)
 {
 	struct volume *v = w->volume;
+	struct walk_read *r = w->reads;
 	struct entry first = {0};
 	struct entry more;
 	uint32_t n = 0;
 
+	while (r->segment)
+		r++;
 	CHECK(map_get(v, w->lba, &first) == 0);
 	while (n < WALK_BLOCKS && w->lba + n < w->end && map_get(v, w->lba + n, &more) == 0 &&
 	       more.state == ENTRY_DATA && more.segment == first.segment &&
 	       more.offset == first.offset + n * (BLOCK_SIZE / BLOCK_SECTOR))
-		w->sums[n++] = more.sum;
-	w->segment = segments_find(v, first.segment);
-	w->io_lba = w->lba;
-	w->io_blocks = n;
+		r->sums[n++] = more.sum;
+	r->segment = segments_find(v, first.segment);
+	r->lba = w->lba;
+	r->blocks = n;
 	w->lba += n;
-	if (!w->segment) {
-		say(w, "block %" PRIu64 " is in a segment that is not the volume's", w->io_lba);
-		return false;
+	if (!r->segment) {
+		say(w, "block %" PRIu64 " is in a segment that is not the volume's", r->lba);
+		return;
 	}
-	w->segment->users++;
-	w->io.done = on_blocks;
-	store_read(v->store, v->loop, &w->io, first.segment, first.offset * BLOCK_SECTOR, w->buf,
+	r->segment->users++;
+	w->n_reads++;
+	r->io.done = on_blocks;
+	store_read(v->store, v->loop, &r->io, first.segment, first.offset * BLOCK_SECTOR, r->buf,
 		   n * BLOCK_SIZE);
-	return true;
 }
 
 /* The leaf of w->lba, asked for; NULL: there is none, or (*ret_asleep) it is being loaded. */
@@ -240,27 +259,30 @@ static bool walk_counting(struct walk *w)
 
 static void walk_step(struct walk *w)
 {
+	w->asleep = false;
 	if (w->counting && !walk_counting(w))
 		return;
-	while (w->lba < w->end && !w->op->counters_only) {
-		bool asleep;
+	if (w->op->counters_only)
+		w->lba = w->end;
+	while (w->lba < w->end && w->n_reads < WALK_READS) {
 		struct entry e;
 		uint64_t n;
 
 		if (map_get_run(w->volume, w->lba, w->end - w->lba, &e, &n) < 0) {
-			walk_leaf(w, &asleep);
-			if (asleep)
+			walk_leaf(w, &w->asleep);
+			if (w->asleep)
 				return;
 			continue;
 		}
 		if (e.state == ENTRY_BAD)
 			say(w, "block %" PRIu64 " is known to be lost", w->lba);
-		if (e.state != ENTRY_DATA)
+		if (e.state == ENTRY_DATA)
+			walk_read(w);
+		else
 			w->lba += n;
-		else if (walk_read(w))
-			return;
 	}
-	walk_end(w);
+	if (w->lba >= w->end && w->n_reads == 0)
+		walk_end(w);
 }
 
 static void walk_end(struct walk *w)
@@ -269,7 +291,7 @@ static void walk_end(struct walk *w)
 
 	mem_free(w->live);
 	mem_free(w->live_active);
-	mem_free_pages(w->buf, WALK_BLOCKS * BLOCK_SIZE);
+	mem_free_pages(w->buf, WALK_READS * WALK_BLOCKS * BLOCK_SIZE);
 	mem_free(w);
 	op->done(op);
 }
@@ -286,11 +308,15 @@ static void walk_begin(struct io_op *turn)
 	w->n_slots = v->segments.n_pages * USAGE_SEGMENTS;
 	w->live = mem_calloc(w->n_slots + 1, sizeof(w->live[0]));
 	w->live_active = mem_calloc(w->n_slots + 1, sizeof(w->live_active[0]));
-	w->buf = mem_alloc_pages(WALK_BLOCKS * BLOCK_SIZE);
+	w->buf = mem_alloc_pages(WALK_READS * WALK_BLOCKS * BLOCK_SIZE);
 	if (!w->live || !w->live_active || !w->buf) {
 		err_set(&w->op->err, -ENOMEM, "no memory for checking a volume");
 		walk_end(w);
 		return;
+	}
+	for (uint32_t i = 0; i < WALK_READS; i++) {
+		w->reads[i].walk = w;
+		w->reads[i].buf = w->buf + (size_t)i * WALK_BLOCKS * BLOCK_SIZE;
 	}
 	count_map(w);
 	count_overlay(w, &v->active, w->live_active);

@@ -21,6 +21,12 @@ enum checkpoint_state {
 
 #define OUT_BUFFERS 2
 
+/* A leaf that is pinned until it is on disk, and its reference before. */
+struct out_leaf {
+	struct leaf *leaf;
+	struct blob_ref before;
+};
+
 /* A buffer of blobs on its way to the map stream. */
 struct map_out {
 	struct checkpoint *checkpoint;
@@ -31,7 +37,7 @@ struct map_out {
 	uint32_t offset; /* of buf in the segment */
 	bool busy;       /* being appended */
 	uint32_t n_leaves;
-	struct leaf **leaves; /* pinned until they are on disk */
+	struct out_leaf *leaves;
 	struct store_io io;
 	struct iovec iov;
 };
@@ -61,7 +67,7 @@ struct checkpoint {
 };
 
 struct checkpoint *checkpoint_new(struct volume *v);
-void checkpoint_free(struct checkpoint *c); /* unpins what is pinned */
+void checkpoint_free(struct checkpoint *c);
 
 /* Room for a blob of at most `len` bytes, in the order of the map stream; NULL: asleep until there
  * is. */

@@ -40,10 +40,18 @@ struct checkpoint *checkpoint_new(struct volume *v)
 	return c;
 }
 
-static void out_unpin(struct map_out *out)
+/* A leaf that did not get to disk is once more where it was: what is new in it the frozen overlay
+ * says, too, and that stays when a checkpoint fails. */
+static void out_unpin(struct map_out *out, bool written)
 {
-	for (uint32_t i = 0; i < out->n_leaves; i++)
-		out->leaves[i]->pins--;
+	for (uint32_t i = 0; i < out->n_leaves; i++) {
+		struct leaf *leaf = out->leaves[i].leaf;
+		struct index_page *page = map_index_page(leaf->volume, leaf->number);
+
+		leaf->pins--;
+		if (!written)
+			page->refs[leaf->number % INDEX_LEAVES] = out->leaves[i].before;
+	}
 	out->n_leaves = 0;
 }
 
@@ -51,7 +59,7 @@ void checkpoint_free(struct checkpoint *c)
 {
 	for (int i = 0; i < OUT_BUFFERS; i++) {
 		CHECK(!c->outs[i].busy);
-		out_unpin(&c->outs[i]);
+		out_unpin(&c->outs[i], false);
 		mem_free_pages(c->outs[i].buf, c->outs[i].size);
 		mem_free(c->outs[i].leaves);
 	}
@@ -132,11 +140,11 @@ void checkpoint_out_done(struct checkpoint *c, struct blob_ref *ref, struct blob
 	if (old->length)
 		segments_live(c->volume, old->segment, -(int64_t)old->length);
 	out->segment->live += ref->length;
-	*old = *ref;
 	if (leaf) {
 		leaf->pins++;
-		out->leaves[out->n_leaves++] = leaf;
+		out->leaves[out->n_leaves++] = (struct out_leaf){leaf, *old};
 	}
+	*old = *ref;
 }
 
 void checkpoint_out_flush(struct checkpoint *c)
@@ -170,7 +178,7 @@ static void out_on_append(struct store_io *io)
 	c->n_appends--;
 	if (io->result < 0)
 		volume_fail(c->volume, (int)io->result);
-	out_unpin(out);
+	out_unpin(out, io->result >= 0);
 	if (c->state == CHECKPOINT_WAIT_APPENDS || (!c->loading && !c->turning && !c->wants_space))
 		checkpoint_on_append(c);
 }

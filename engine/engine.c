@@ -66,6 +66,7 @@ int engine_new(struct io_loop *loop, struct store *store, const struct engine_co
 	engine_defaults(&e->config);
 	list_init(&e->incoming);
 	list_init(&e->kicked);
+	list_init(&e->no_record);
 	list_init(&e->starved);
 	list_init(&e->leaf_lru);
 	list_init(&e->leaf_starved);

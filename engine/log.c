@@ -295,6 +295,25 @@ int log_reserve_overlay(struct volume *v, struct overlay *o)
 	return overlay_reserve(o, records * RECORD_ENTRIES_MAX, records * 2);
 }
 
+/* NULL: other volumes have them all; this one is kicked when one comes back. */
+static struct record *record_get(struct volume *v)
+{
+	struct record *rec = pool_get(v->engine->records);
+
+	if (!rec && list_empty(&v->no_record))
+		list_add_tail(&v->engine->no_record, &v->no_record);
+	return rec;
+}
+
+static void record_put(struct engine *e, struct record *rec)
+{
+	struct list *node = list_pop(&e->no_record);
+
+	pool_put(e->records, rec);
+	if (node)
+		volume_kick(list_entry(node, struct volume, no_record));
+}
+
 /* False: nothing can be appended now. */
 static bool record_begin(struct volume *v)
 {
@@ -307,13 +326,13 @@ static bool record_begin(struct volume *v)
 	}
 	if (checkpoint_must_wait(v))
 		return false;
-	rec = pool_get(v->engine->records);
+	rec = record_get(v);
 	if (!rec)
 		return false;
 	rec->h.n_runs = 0;
 	rec->h.n_sums = 0;
 	if (!log_head(v, rec) || log_reserve_overlay(v, &v->active) < 0) {
-		pool_put(v->engine->records, rec);
+		record_put(v->engine, rec);
 		return false;
 	}
 	record_init(v, rec);
@@ -445,7 +464,7 @@ static void record_end(struct volume *v, struct record *rec, int error)
 	v->n_in_flight--;
 	for (uint32_t i = 0; i < rec->n_ops; i++)
 		op_part_done(rec->ops[i], error);
-	pool_put(v->engine->records, rec);
+	record_put(v->engine, rec);
 }
 
 static void log_publish(struct volume *v)

@@ -185,12 +185,26 @@ static int candidate_add(struct opening *o, struct segment *seg)
 	return 0;
 }
 
+/* What the checkpoint still lists as dead was freed right after it, and lent to us once more. */
+static bool is_lent_anew(const struct volume *v, const struct segment *seg,
+			 const struct store_segment *s)
+{
+	return seg->stream != STORE_STREAM_MAP && seg->generation != s->generation &&
+	       seg->live == 0 && seg->newest <= v->sb.sequence;
+}
+
 static int list_take(struct opening *o, const struct store_segment *s)
 {
 	struct volume *v = o->volume;
 	struct segment *seg = segments_find(v, s->id);
-	bool known = seg != NULL;
+	bool known;
 
+	if (seg && is_lent_anew(v, seg, s)) {
+		segments_remove(v, seg);
+		segments_rehash(v);
+		seg = NULL;
+	}
+	known = seg != NULL;
 	if (!seg)
 		seg = segments_add(v, s, SEGMENT_CLOSED);
 	if (!seg)
@@ -206,6 +220,9 @@ static int list_take(struct opening *o, const struct store_segment *s)
 		seg->stream = s->stream;
 		known = false;
 	}
+	/* Usage pages say nothing of map segments: any pinned root may be older than this one. */
+	if (s->stream == STORE_STREAM_MAP)
+		seg->lent_at = 0;
 	seg->generation = s->generation;
 	seg->users = 1; /* listed; open_list_end takes it away */
 	if (s->stream == STORE_STREAM_USER && (!known || seg->newest > v->sb.sequence))

@@ -202,12 +202,18 @@ struct segment *segments_take(struct volume *v, enum store_stream stream)
 	return taken;
 }
 
+/* It is closing, and all is written: what was lent too much goes back. */
+static bool needs_no_more(const struct volume *v)
+{
+	return v->closing && !v->checkpoint && log_is_quiet(v);
+}
+
 void segments_want(struct volume *v, enum store_stream stream)
 {
 	struct segments *s = &v->segments;
 
 	if (s->n_spare[stream] * 2 > spares_wanted(v, stream) || s->lending || s->retrying ||
-	    v->failed || v->close_state == CLOSE_WAIT_REST)
+	    v->failed || needs_no_more(v))
 		return;
 	s->lending = true;
 	s->lend.loop = v->loop;

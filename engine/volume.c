@@ -23,6 +23,7 @@ struct volume *volume_alloc(struct engine *e, struct id id)
 	v->loop = e->loop;
 	v->id = id;
 	list_init(&v->kick);
+	list_init(&v->no_record);
 	list_init(&v->write_queue);
 	list_init(&v->blocked);
 	list_init(&v->locks);
@@ -43,6 +44,7 @@ void volume_free(struct volume *v)
 		return;
 	v->engine->n_volumes--;
 	list_remove(&v->kick);
+	list_remove(&v->no_record);
 	map_free(v);
 	overlay_free(&v->active);
 	overlay_free(&v->frozen);
@@ -201,6 +203,17 @@ void volume_unpin(struct volume_op *op, int slot)
 /* ---- Close --------------------------------------------------------------------------------------
  */
 
+/* Spares hold nothing: back to the store. */
+static void close_release_spares(struct volume *v)
+{
+	if (v->failed)
+		return;
+	for (uint32_t slot = 0; slot < v->segments.n_pages * USAGE_SEGMENTS; slot++)
+		if (segments_at(v, slot)->state == SEGMENT_SPARE)
+			segments_release(v, segments_at(v, slot));
+	segments_free_kick(v);
+}
+
 static void close_on_checkpoint(struct checkpoint_wait *wait, int error)
 {
 	struct volume *v = container_of(wait, struct volume, close_wait);
@@ -212,12 +225,6 @@ static void close_on_checkpoint(struct checkpoint_wait *wait, int error)
 			"acknowledged is in its log",
 			id_format(v->id, "vol", text));
 	v->close_state = CLOSE_WAIT_REST;
-	/* Spares hold nothing: back to the store. */
-	for (uint32_t slot = 0; !v->failed && slot < v->segments.n_pages * USAGE_SEGMENTS; slot++)
-		if (segments_at(v, slot)->state == SEGMENT_SPARE)
-			segments_release(v, segments_at(v, slot));
-	if (!v->failed)
-		segments_free_kick(v);
 	if (v->idle_armed)
 		io_timer_cancel(v->loop, &v->idle);
 	if (v->segments.retrying)
@@ -275,6 +282,7 @@ void volume_close_kick(struct volume *v)
 			checkpoint_request(v, &v->close_wait);
 		return;
 	case CLOSE_WAIT_REST:
+		close_release_spares(v);
 		if (!is_at_rest(v))
 			return;
 		v->close_state = CLOSE_NOT;

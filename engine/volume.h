@@ -47,6 +47,7 @@ struct engine {
 	struct pool *blobs;       /* BLOB_BUFFER: leaves on their way in */
 	struct list incoming;     /* requests that came since the last turn, or wait for an op */
 	struct list kicked;       /* volumes with something to do */
+	struct list no_record;    /* volumes that wait for a record */
 	struct list starved;      /* ops that wait for a read_io or a block */
 	struct list leaf_lru;     /* resident leaves, the least recently used first */
 	struct list leaf_starved; /* waits for a leaf or a blob buffer */
@@ -228,6 +229,7 @@ struct volume {
 	int failed;     /* 0, or the error that stopped the log */
 	bool log_ended; /* a record failed: none after it is published */
 	struct list kick;
+	struct list no_record;
 	uint64_t pending_size; /* newest size in the log */
 
 	/* Log. */

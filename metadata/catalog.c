@@ -44,6 +44,7 @@ static int set_up(struct catalog *c, const struct catalog_config *config, struct
 	static const char reading[] = "PRAGMA locking_mode = EXCLUSIVE;"
 				      "PRAGMA foreign_keys = ON;"
 				      "PRAGMA trusted_schema = OFF;"
+				      "PRAGMA temp_store = MEMORY;"
 				      "PRAGMA cache_size = -4096;"
 				      "PRAGMA mmap_size = 0;";
 	static const char writing[] = "PRAGMA synchronous = FULL;"

@@ -19,7 +19,10 @@ packages_of() {
 	fuzz) echo clang libclang-rt-14-dev ;;
 	lint) echo clang clang-format clang-tidy shellcheck mandoc git libjansson-dev ;;
 	bench) echo libjansson-dev fio qemu-utils qemu-system-common nbdkit nbd-server ;;
-	guest) echo qemu-system-x86 qemu-utils busybox-static cpio kmod e2fsprogs ;;
+	guest)
+		echo qemu-system-x86 busybox-static kmod nbd-client
+		echo e2fsprogs xfsprogs btrfs-progs dosfstools
+		;;
 	*)
 		echo "setup: no group '$1' (there are: build test fuzz lint bench guest)" >&2
 		exit 2

@@ -128,6 +128,8 @@ static void ctl_serve(struct local *l, struct store_ctl *ctl)
 void ctl_finish(struct store_ctl *ctl, int error)
 {
 	ctl->error = error;
+	if (error && ctl->kind == CTL_LEND)
+		ctl->n = 0;
 	ctl->msg.run = ctl_return;
 	io_post(ctl->loop, &ctl->msg);
 }

@@ -244,7 +244,6 @@ static bool lend_one(struct local *l, struct store_ctl *ctl)
 static void lend_refuse(struct local *l, struct store_ctl *ctl, int error)
 {
 	list_remove(&ctl->link);
-	ctl->n = 0;
 	if (ctl == &l->objects.grow_ctl)
 		object_no_segment(l, error);
 	else

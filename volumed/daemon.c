@@ -69,7 +69,7 @@ enum stop_state {
 	STOP_DONE,
 };
 
-/* How much has been said on a loop about blocks that can't be read. */
+/* How many lines about them a loop has written. */
 struct bad_blocks {
 	struct io_loop *loop;
 	struct log_limit limit;
@@ -218,8 +218,7 @@ static void on_bad_block(void *arg, struct id volume, uint64_t lba, const char *
 		    lba * BLOCK_SIZE + BLOCK_SIZE - 1, why);
 }
 
-/* Engines first, then the threads: what they do there begins with a message. */
-static int start_homes(struct daemon *d)
+static int make_engines(struct daemon *d)
 {
 	int r;
 
@@ -235,6 +234,13 @@ static int start_homes(struct daemon *d)
 		if (r < 0)
 			return r;
 	}
+	return 0;
+}
+
+static int start_threads(struct daemon *d)
+{
+	int r;
+
 	for (unsigned i = 1; i < d->n_homes; i++) {
 		r = io_loop_start(d->homes[i].loop, &d->err);
 		if (r < 0)
@@ -312,14 +318,34 @@ static int make_api(struct daemon *d)
 	return r;
 }
 
+static int make_server(struct daemon *d)
+{
+	struct io_loop *loops[OPTIONS_THREADS_MAX];
+	struct nbd_config config = {
+	    .exports = control_exports(d->control),
+	    .loops = loops,
+	    .n_loops = d->n_homes,
+	};
+
+	for (unsigned i = 0; i < d->n_homes; i++)
+		loops[i] = d->homes[i].loop;
+	return nbd_server_new(&config, &d->server, &d->err);
+}
+
+/* Engines and the server have a part on each loop, so they come before the threads; what happens on
+ * those begins with a message. */
 static int make_service(struct daemon *d)
 {
-	int r = start_homes(d);
+	int r = make_engines(d);
 
 	if (r == 0)
 		r = start_catalog(d);
 	if (r == 0)
 		r = make_control(d);
+	if (r == 0)
+		r = make_server(d);
+	if (r == 0)
+		r = start_threads(d);
 	return r == 0 ? make_api(d) : r;
 }
 
@@ -340,20 +366,6 @@ static void list_attached(struct daemon *d)
 	    .list = {.filters = &filter, .n_filters = 1, .max_results = LISTED_MAX},
 	};
 	control_submit(d->control, &d->list);
-}
-
-static int make_server(struct daemon *d)
-{
-	struct io_loop *loops[OPTIONS_THREADS_MAX];
-	struct nbd_config config = {
-	    .exports = control_exports(d->control),
-	    .loops = loops,
-	    .n_loops = d->n_homes,
-	};
-
-	for (unsigned i = 0; i < d->n_homes; i++)
-		loops[i] = d->homes[i].loop;
-	return nbd_server_new(&config, &d->server, &d->err);
 }
 
 static int serve_listeners(struct daemon *d)
@@ -390,10 +402,6 @@ static int serve_stdio(struct daemon *d)
 
 static int serve(struct daemon *d)
 {
-	int r = make_server(d);
-
-	if (r < 0)
-		return r;
 	return d->options->mode == MODE_STDIO ? serve_stdio(d) : serve_listeners(d);
 }
 
@@ -689,7 +697,6 @@ static void stop_on_signals(struct signals *signals)
 /* What is left once the main loop has ended; everything is quiet. */
 static void daemon_free(struct daemon *d)
 {
-	nbd_server_free(d->server);
 	pipes_close(&d->pipes);
 	control_free(d->control);
 	if (d->catalog_runs) {
@@ -703,6 +710,7 @@ static void daemon_free(struct daemon *d)
 		io_loop_stop(d->homes[i].loop);
 	for (unsigned i = 1; i <= d->n_threads; i++)
 		io_loop_join(d->homes[i].loop);
+	nbd_server_free(d->server);
 	for (unsigned i = 0; i < d->n_homes; i++)
 		engine_free(d->homes[i].engine);
 	for (unsigned i = 0; i < d->n_homes; i++)

@@ -27,7 +27,7 @@ class Daemon:
 
     def __init__(self, data, *args):
         self.data = data
-        self.args = args
+        self.command = [VOLUMED, "--data-dir", data, *args]
         self.socket = os.path.join(data, "nbd.sock")
         self.log = data + ".log"
         self.process = None
@@ -38,9 +38,8 @@ class Daemon:
             log.write("--- start\n")
         self.log_start = os.path.getsize(self.log)
         self.process = subprocess.Popen(
-            [VOLUMED, "--data-dir", self.data, *self.args],
-            stdin=subprocess.DEVNULL, stdout=open(self.log, "a"), stderr=subprocess.STDOUT,
-            **kwargs)
+            self.command, stdin=subprocess.DEVNULL, stdout=open(self.log, "a"),
+            stderr=subprocess.STDOUT, **kwargs)
 
     def output(self):
         """What this run of it has said."""

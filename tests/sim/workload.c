@@ -251,7 +251,9 @@ static void choose_range(struct slot *s)
 {
 	const struct client *c = s->client;
 	struct sim *sim = c->workload->sim;
-	uint64_t all = block_size(c->workload->dev) / BLOCK_SECTOR;
+	/* While the device grows its oracle may not know yet. */
+	uint64_t all = min_u64(block_size(c->workload->dev) / BLOCK_SECTOR,
+			       oracle_sectors(c->workload->oracle));
 	uint64_t align = sim_chance(sim, c->ragged) ? 1 : c->align / BLOCK_SECTOR;
 	bool has_payload = s->req.op == BLOCK_READ || s->req.op == BLOCK_WRITE;
 	uint64_t max = min_u64(has_payload ? c->max_bytes / BLOCK_SECTOR : all, c->n);
@@ -383,7 +385,10 @@ static void judge_error(struct slot *s)
 	char text[80];
 
 	w->counts.errors++;
-	if (may_refuse || w->options.errors_ok)
+	if (may_refuse)
+		return;
+	if (w->options.errors_ok &&
+	    (!w->options.only_error || s->req.error == w->options.only_error))
 		return;
 	snprintf(text, sizeof(text), "failed with error %d (%s)", s->req.error,
 		 strerror(-s->req.error));

@@ -18,6 +18,7 @@ struct workload_options {
 	uint64_t n_ops;     /* in all; zero: no end */
 	uint64_t max_bytes; /* of a read or write; at most 2 MiB */
 	bool errors_ok;     /* requests may fail: the test injects faults */
+	int only_error;     /* with errors_ok: only with this one; zero: with any */
 };
 
 struct workload;

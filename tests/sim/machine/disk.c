@@ -499,7 +499,7 @@ static int64_t end_sync(struct sim *sim, struct disk_op *d)
 	return 0;
 }
 
-static void end_op(struct sim *sim, struct disk_op *d)
+static int64_t end_op(struct sim *sim, struct disk_op *d)
 {
 	enum sim_disk_kind kind = d->kind;
 	int64_t result;
@@ -520,6 +520,34 @@ static void end_op(struct sim *sim, struct disk_op *d)
 	free_op(d);
 	if (kind != SIM_READ)
 		sim_point(sim);
+	return result;
+}
+
+/* ---- Without a loop --------------------------------------------------------------------------
+ */
+
+int64_t disk_do_now(struct sim *sim, struct platter *p, enum sim_disk_kind kind, uint64_t offset,
+		    uint64_t len, const void *data)
+{
+	struct disk_op *d;
+
+	if (sim->life != ALIVE)
+		return -EIO;
+	d = sim_alloc(sizeof(*d));
+	*d = (struct disk_op){
+	    .platter = p, .kind = kind, .offset = offset, .len = len, .due = NEVER};
+	list_init(&d->node);
+	d->tick = sim->tick++;
+	d->fate = choose_fate(sim, d);
+	if (data) {
+		d->data = sim_alloc(len);
+		memcpy(d->data, data, len);
+	}
+	list_add_tail(&sim->disk_ops, &d->node);
+	trace_op(sim, d, "started, and waited for,");
+	sim_point(sim);
+	/* A life that ends here settles what is in flight. */
+	return sim->life == ALIVE ? end_op(sim, d) : -EIO;
 }
 
 /* ---- For the choice of the next event ------------------------------------------------ */

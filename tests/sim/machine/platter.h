@@ -45,6 +45,10 @@ void platter_tear(struct sim *sim, struct platter *p, const struct change *what,
 void platter_commit(struct platter *p, uint64_t tick);
 /* A sync of what completed before `tick` failed. */
 void platter_spoil(struct sim *sim, struct platter *p, uint64_t tick);
+/* disk.c: a write, sync or growth from start to end, with its fate and its two points. The bytes
+ * written, 0, or a negative errno: -EIO once the life has ended. */
+int64_t disk_do_now(struct sim *sim, struct platter *p, enum sim_disk_kind kind, uint64_t offset,
+		    uint64_t len, const void *data);
 /* The power is gone. */
 void platter_settle(struct sim *sim, struct platter *p);
 

@@ -159,6 +159,16 @@ void sim_file_remove(struct sim *sim, const char *path);
 /* Flips one bit somewhere in the range, for good; returns the byte's offset. */
 uint64_t sim_file_rot(struct sim *sim, const char *path, uint64_t offset, uint64_t len);
 
+/* Files for code that blocks (SQLite): the same disk, the same faults and points, no loop. 0 or a
+ * negative errno; -EIO once the life has ended. The file is made if it is missing. Writes need no
+ * alignment: the sectors that they touch are written whole. Reads past the end give zeroes. */
+int sim_now_read(struct sim *sim, const char *path, uint64_t offset, void *buf, size_t len);
+int sim_now_write(struct sim *sim, const char *path, uint64_t offset, const void *buf, size_t len);
+int sim_now_sync(struct sim *sim, const char *path);
+/* At once durable, both. */
+int sim_now_truncate(struct sim *sim, const char *path, uint64_t size);
+int sim_now_remove(struct sim *sim, const char *path);
+
 /* ---- Network ----------------------------------------------------------------------------------
  * An "inside" end belongs to the daemon and dies with it; the peer then sees a reset. An "outside"
  * end is the test's: use it by the functions here, or by io_recv and io_send. Bytes travel in
