@@ -88,7 +88,8 @@ $(BUILD)/obj/volumed/main.o: CPPFLAGS += \
 
 tests: all $(TEST_BINS) $(NBD_RAM)
 fuzzers: $(LIBFUZZER)
-objects: $(call obj,$(DAEMON) $(PLANE) $(CORE) $(REAL) $(FAKE) $(SIM) $(API) $(CLI) $(wildcard bench/*.c tests/*/*.c))
+objects: $(call obj,$(DAEMON) $(API) $(CLI) $(PLANE) $(CORE) $(REAL) $(FAKE) $(SIM) \
+         $(wildcard bench/*.c tests/*/*.c))
 
 setup: ## Install the Debian packages that are missing, for all targets
 	@scripts/setup.sh build test lint bench fuzz

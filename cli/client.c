@@ -66,10 +66,19 @@ static void owner_of(const char *path, char ret[64])
 		snprintf(ret, 64, "the user number %u", (unsigned)st.st_uid);
 }
 
+static bool is_socket(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && S_ISSOCK(st.st_mode);
+}
+
 static int explain(const char *path, int code, struct err *err)
 {
 	char owner[64];
 
+	if (code == -ECONNREFUSED && !is_socket(path))
+		code = -ENOTSOCK;
 	switch (-code) {
 	case ENOENT:
 		return err_set(
@@ -96,7 +105,8 @@ static int explain(const char *path, int code, struct err *err)
 			       path, sizeof(((struct sockaddr_un *)0)->sun_path) - 1);
 	case ENOTSOCK:
 	case EPROTOTYPE:
-		return err_set(err, code, "%s is not the API socket of a volumed", path);
+		return err_set(err, code, "%s is no socket: name the DIR/volumed.sock of a volumed",
+			       path);
 	default:
 		return err_set(err, code, "connecting to %s: %s", path, strerror(-code));
 	}
@@ -306,6 +316,10 @@ static int perform(struct client *client, const struct client_call *call, const 
 	if (code == CURLE_OPERATION_TIMEDOUT)
 		return err_set(err, -ETIMEDOUT, "the daemon on %s does not answer in %ld s",
 			       client->socket, call->timeout_ms / 1000);
+	if (code == CURLE_UNSUPPORTED_PROTOCOL || code == CURLE_WEIRD_SERVER_REPLY)
+		return err_set(err, -EPROTO,
+			       "%s does not speak HTTP: name the DIR/volumed.sock of a volumed",
+			       client->socket);
 	return err_set(err, -ECONNABORTED,
 		       "the daemon on %s did not answer (%s): did it end? Whether the command was "
 		       "carried out, `volumectl volume list` shows once it runs again",

@@ -33,7 +33,7 @@ static const char head[] =
 
 static const char body[] =
     "_volumectl() {\n"
-    "\tlocal current=${COMP_WORDS[COMP_CWORD]} command= kinds=() options= value= word i n=0\n"
+    "\tlocal current=${COMP_WORDS[COMP_CWORD]} command='' kinds=() options='' value='' word i n=0\n"
     "\n"
     "\tCOMPREPLY=()\n"
     "\tfor ((i = 1; i <= COMP_CWORD; i++)); do\n"

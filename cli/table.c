@@ -39,7 +39,7 @@ const struct cli_option cli_options[OPT_COUNT] = {
 	[OPT_WAIT] = {"wait", 'w', "SECONDS", .value_is_optional = true,
 		      .help = "wait until the daemon is ready (default: 60 seconds)"},
 	[OPT_DEEP] = {"deep", 0, NULL, .help = "read every stored block, too"},
-	[OPT_LIMIT] = {"limit", 'n', "N", .help = "at most so many (default: 20)"},
+	[OPT_LIMIT] = {"limit", 'l', "N", .help = "at most so many (default: 20)"},
 	[OPT_MDOC] = {"mdoc", 0, NULL, .help = "print all of it as mdoc, for the man page"},
 };
 
@@ -86,7 +86,8 @@ const struct cli_command cli_commands[] = {
 	 "first.",
 	 run_detach},
 	{"instance register", {{"NAME", true, WORDS_NONE}}, BIT(OPT_HOST), 0,
-	 "make an instance known, so that volumes can be attached to it", "", run_instance_register},
+	 "make an instance known, so that volumes can be attached to it", "",
+	 run_instance_register},
 	{"instance list", {{0}}, BIT(OPT_FILTER), 0,
 	 "list instances", "Filters: instance-id, name, host, instance-state-name.",
 	 run_instance_list},

@@ -9,7 +9,8 @@ packages_of() {
 	case $1 in
 	build)
 		echo gcc libc6-dev make pkg-config liburing-dev libisal-dev libsystemd-dev \
-			libmicrohttpd-dev libjansson-dev libcurl4-gnutls-dev libinih-dev libsqlite3-dev
+			libmicrohttpd-dev libjansson-dev libcurl4-gnutls-dev libinih-dev \
+			libsqlite3-dev
 		;;
 	test)
 		echo libcmocka-dev libnbd-bin python3-libnbd nbdkit fio qemu-utils e2fsprogs \
