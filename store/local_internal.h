@@ -314,7 +314,7 @@ struct local {
 	struct list bare;
 	uint64_t n_pool;
 	uint64_t n_bare;
-	uint64_t n_settling; /* freeing, punching: will be lendable soon */
+	uint64_t n_freeing;  /* will be lendable after a round */
 	uint64_t n_free;     /* all that are not lent, ungrown ones too */
 	struct list lends;   /* store_ctl: not yet served */
 	struct list dirty;   /* table_page */

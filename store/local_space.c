@@ -185,7 +185,6 @@ void space_punch(struct local *l)
 	p->segment = list_first(&l->pool, struct segment, link);
 	list_remove(&p->segment->link);
 	l->n_pool--;
-	l->n_settling++;
 	p->segment->place = SEGMENT_PUNCHING;
 	io_punch(l->loop, &p->op, l->file,
 		 format_segment_offset(l->super.segment_size, p->segment->id),
@@ -206,7 +205,6 @@ static void punch_on_done(struct io_op *op)
 		table_mark(l, segment);
 	}
 	l->punch.segment = NULL;
-	l->n_settling--;
 	table_place_free(l, segment);
 	table_pump(l);
 }

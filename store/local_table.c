@@ -211,12 +211,16 @@ static bool lend_one(struct local *l, struct store_ctl *ctl)
 		return true;
 	}
 	if (l->n_pool + l->n_bare == 0) {
-		if (l->n_settling > 0)
+		/* A round is quick. A punch may not be: it is waited for only when all else is
+		 * used up. */
+		if (l->n_freeing > 0)
 			return false;
 		if (space_can_grow(l)) {
 			space_grow(l);
 			return false;
 		}
+		if (l->punch.segment)
+			return false;
 		lend_refuse(l, ctl, -ENOSPC);
 		return true;
 	}
@@ -361,7 +365,7 @@ static void segment_free(struct local *l, struct segment *segment)
 	};
 	segment->place = SEGMENT_FREEING;
 	list_add_tail(&l->freed, &segment->link);
-	l->n_settling++;
+	l->n_freeing++;
 	if (table_is_lendable(l, segment))
 		l->n_free++;
 	table_publish_free(l);
@@ -563,7 +567,7 @@ static void round_settle(struct local *l)
 	}
 	list_splice_tail(&r->todo, &mirrors);
 	while ((node = list_pop(&l->freeing))) {
-		l->n_settling--;
+		l->n_freeing--;
 		table_place_free(l, list_entry(node, struct segment, link));
 	}
 	while ((node = list_pop(&r->waiters)))
@@ -581,7 +585,7 @@ static void round_fail(struct local *l)
 	list_splice_tail(&r->waiters, &l->waiting);
 	while ((node = list_pop(&r->waiters)))
 		ctl_finish(list_entry(node, struct store_ctl, link), -EIO);
-	l->n_settling -= list_drop(&l->freeing) + list_drop(&l->freed);
+	l->n_freeing -= list_drop(&l->freeing) + list_drop(&l->freed);
 	list_drop(&r->todo);
 	list_drop(&r->written);
 	r->state = ROUND_IDLE;

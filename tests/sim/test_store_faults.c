@@ -168,6 +168,39 @@ static void no_punching_here(void **state)
 	rig_free(r);
 }
 
+static enum sim_fate stall_punches(void *arg, struct sim_disk_op *op)
+{
+	(void)arg;
+	return op->kind == SIM_PUNCH ? SIM_STALL : SIM_PROCEED;
+}
+
+/* A punch that takes for ever holds up no lending, until nothing but its segment is left. */
+static void slow_punch_holds_up_nobody(void **state)
+{
+	struct rig *r = rig_new(1, NULL);
+	struct op *op;
+
+	(void)state;
+	set_up(r);
+	assert_int_equal(answer(r, rig_lend(r, 2, 20)), 0);
+	sim_disk_hook(r->sim, stall_punches, NULL);
+	assert_int_equal(answer(r, rig_free_some(r, 2, 20)), 0);
+	sim_run_until(r->sim, NULL, NULL, STEPS);
+	assert_int_equal(sim_disk_in_flight(r->sim, SIM_PUNCH), 1);
+	while (r->store->info.free > SEGMENT)
+		assert_int_equal(answer(r, rig_lend(r, 3, 60)), 0);
+	op = rig_lend(r, 2, 1);
+	sim_run_until(r->sim, NULL, NULL, STEPS);
+	assert_false(op->done);
+	sim_disk_hook(r->sim, NULL, NULL);
+	sim_release_stalled(r->sim);
+	assert_int_equal(answer(r, op), 0);
+	rig_check(r);
+	assert_true(rig_close(r));
+	rig_reboot(r);
+	rig_free(r);
+}
+
 static enum sim_fate fail_reads_of_copy(void *arg, struct sim_disk_op *op)
 {
 	uint64_t distance = *(uint64_t *)arg;
@@ -379,6 +412,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(failed_sync_is_for_ever), cmocka_unit_test(any_operation_may_fail),
 	    cmocka_unit_test(full_file_system),        cmocka_unit_test(no_punching_here),
+	    cmocka_unit_test(slow_punch_holds_up_nobody),
 	    cmocka_unit_test(unreadable_copy),         cmocka_unit_test(syncs_are_shared),
 	    cmocka_unit_test(lendings_are_batched),    cmocka_unit_test(rot_in_one_copy),
 	    cmocka_unit_test(objects_are_not_forged),  cmocka_unit_test(read_only_writes_nothing),
