@@ -71,7 +71,8 @@ complete_words() {
 expect "completion of a command" "attach" "$(complete_words volumectl att)"
 expect "completion of a group" "volume" "$(complete_words volumectl vol)"
 expect "completion of a group's command" "create" "$(complete_words volumectl volume cr)"
-expect "completion after an option" "resize" "$(complete_words volumectl --socket x volume --json re)"
+expect "completion after an option" "resize" \
+	"$(complete_words volumectl --socket x volume --json re)"
 expect "completion of an option" "--size" "$(complete_words volumectl volume create --si)"
 expect "completion of no other command's option" "" "$(complete_words volumectl volume list --si)"
 expect_match "completion of a volume" "^vol-[0-9a-f]{17}$" "$(complete_words volumectl attach vol-)"
@@ -97,7 +98,8 @@ expect "a clean stop" 0 $?
 run_ok "volumectl(1) is what its tables say" \
 	scripts/man.sh --check "$bin/volumectl" man/volumectl.1
 while read -r setting; do
-	expect_match "volumed.conf(5) explains $setting" "^.It Ic $setting " "$(cat man/volumed.conf.5)"
+	expect_match "volumed.conf(5) explains $setting" "^.It Ic $setting " \
+		"$(cat man/volumed.conf.5)"
 	expect_match "volumed(8) explains --$setting" "Fl -$setting" "$(cat man/volumed.8)"
 done < <(sed -n 's/^#\?\([a-z-]\+\) = .*/\1/p' packaging/volumed.conf)
 expect_match "volumed(8) explains --config" "Fl -config" "$(cat man/volumed.8)"

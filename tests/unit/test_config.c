@@ -201,7 +201,7 @@ static void config_bounds_bytes(void **state)
 	(void)state;
 	settings_init(&o);
 	memset(line, 'x', sizeof(line));
-	memcpy(line, "store = ", 8);
+	line[snprintf(line, sizeof(line), "store = ")] = 'x';
 	line[CONFIG_LINE_MAX] = '\n'; /* as long as a line may be */
 	assert_int_equal(load_bytes(line, CONFIG_LINE_MAX + 1, &o, &err), 0);
 	line[CONFIG_LINE_MAX] = 'x';
