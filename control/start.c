@@ -339,6 +339,34 @@ static bool start_list_or_adopt(struct starting *s)
 	return false;
 }
 
+/* The first volume's steps end here; each says whether the machine sleeps now. */
+static bool start_first_ended(struct starting *s)
+{
+	if (s->err.code)
+		s->state = START_DONE;
+	else
+		decide(s);
+	return s->state == START_WAIT_CREATE || s->state == START_WAIT_ATTACH;
+}
+
+static bool start_create_ended(struct starting *s)
+{
+	if (!s->err.code) {
+		on_created(s);
+		return true;
+	}
+	control_op_release(&s->op);
+	s->state = START_DONE;
+	return false;
+}
+
+static void start_attach_ended(struct starting *s)
+{
+	s->start->n_attached++;
+	control_op_release(&s->op);
+	s->state = s->err.code ? START_DONE : START_DECIDE;
+}
+
 static void start_step(struct starting *s)
 {
 	for (;;) {
@@ -390,32 +418,20 @@ static void start_step(struct starting *s)
 			submit(s, START_WAIT_FIRST, first_job);
 			return;
 		case START_WAIT_FIRST:
-			if (s->err.code)
-				s->state = START_DONE;
-			else
-				decide(s);
-			if (s->state == START_WAIT_CREATE || s->state == START_WAIT_ATTACH)
+			if (start_first_ended(s))
 				return;
 			continue;
 		case START_WAIT_CREATE:
-			if (!s->err.code) {
-				on_created(s);
+			if (start_create_ended(s))
 				return;
-			}
-			control_op_release(&s->op);
-			s->state = START_DONE;
 			continue;
 		case START_WAIT_ATTACH:
-			s->start->n_attached++;
-			control_op_release(&s->op);
-			s->state = s->err.code ? START_DONE : START_DECIDE;
+			start_attach_ended(s);
 			continue;
 		case START_DECIDE:
 			submit(s, START_WAIT_DECIDED, decided_job);
 			return;
 		case START_WAIT_DECIDED:
-			s->state = START_DONE;
-			continue;
 		case START_DONE:
 			start_done(s);
 			return;

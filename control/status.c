@@ -268,12 +268,11 @@ static void take_counts(struct task *t)
 static void take_space(struct task *t)
 {
 	const struct control_config *config = &t->control->config;
-	const struct store_info *info = &config->store->info;
+	const struct store *store = config->store;
 	const struct gathering *g = t->private;
 	struct control_status *s = t->op->result.status;
 
-	s->store_capacity = info->capacity;
-	s->store_free = __atomic_load_n(&info->free, __ATOMIC_RELAXED);
+	store->ops->space(store, &s->store_capacity, &s->store_free);
 	s->store_used = s->store_capacity - min_u64(s->store_free, s->store_capacity);
 	s->provisioned = g->provisioned;
 	s->overcommit_limit = config->overcommit_limit;

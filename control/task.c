@@ -201,7 +201,9 @@ int task_describe_attachment(struct task *t, struct control_op *op)
 int task_check_space(struct catalog *c, struct task *t, uint64_t more)
 {
 	const struct control_config *config = &t->control->config;
-	double limit = config->overcommit_limit * (double)config->store->info.capacity;
+	uint64_t capacity;
+	uint64_t free_bytes;
+	double limit;
 	uint64_t provisioned = 0;
 	char asked[SIZE_TEXT_MAX];
 	char had[SIZE_TEXT_MAX];
@@ -210,6 +212,8 @@ int task_check_space(struct catalog *c, struct task *t, uint64_t more)
 
 	if (config->overcommit_limit <= 0)
 		return 0;
+	config->store->ops->space(config->store, &capacity, &free_bytes);
+	limit = config->overcommit_limit * (double)capacity;
 	r = catalog_provisioned(c, &provisioned, &t->job.err);
 	if (r < 0 || (double)provisioned + (double)more <= limit)
 		return r;

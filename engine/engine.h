@@ -112,7 +112,8 @@ void volume_resize(struct volume_op *op);
  * are left, and the caller calls again, now or after the next start. Deleting what is gone already
  * is no error. */
 void volume_delete(struct volume_op *op);
-#define VOLUME_DELETE_BATCH 512 /* segments; a call takes milliseconds, and stopping waits for one */
+#define VOLUME_DELETE_BATCH                                                                        \
+	512 /* segments; a call takes milliseconds, and stopping waits for one */
 /* Walks everything: counters against maps, and with `say` every stored block against its checksum.
  */
 void volume_check(struct volume_op *op);

@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -222,6 +223,15 @@ void io_file_info(const struct io_file *file, struct io_file_info *ret_info)
 	*ret_info = file->info;
 	if (!file->info.is_device && fstat(file->fd, &st) == 0)
 		ret_info->size = (uint64_t)st.st_size;
+}
+
+uint64_t io_file_space(const struct io_file *file)
+{
+	struct statvfs fs;
+
+	if (file->info.is_device || fstatvfs(file->fd, &fs) < 0)
+		return UINT64_MAX;
+	return (uint64_t)fs.f_bavail * fs.f_frsize;
 }
 
 /* ---- Reading and writing ---------------------------------------------------------------------

@@ -140,6 +140,9 @@ struct io_file_info {
 int io_file_open(const char *path, int flags, struct io_file **ret_file, struct err *err);
 void io_file_close(struct io_file *file); /* NULL is legal */
 void io_file_info(const struct io_file *file, struct io_file_info *ret_info);
+/* Bytes by which what is below could still let the file grow; UINT64_MAX for a device, or where
+ * nobody can tell. Any thread. */
+uint64_t io_file_space(const struct io_file *file);
 
 /* Data path. Offsets, lengths and addresses are multiples of the file's alignment. A file may be
  * used by several loops. Writes go past the end of a file and make it grow. */

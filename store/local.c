@@ -60,6 +60,16 @@ static void local_close(struct store *store, struct store_ctl *ctl)
 	ctl_send(store, ctl, CTL_CLOSE);
 }
 
+static void local_space(const struct store *store, uint64_t *ret_capacity, uint64_t *ret_free)
+{
+	const struct local *l = container_of(store, struct local, store);
+	uint64_t lendable = __atomic_load_n(&store->info.free, __ATOMIC_RELAXED);
+	uint64_t lent = store->info.capacity - min_u64(lendable, store->info.capacity);
+
+	*ret_free = min_u64(lendable, io_file_space(l->file));
+	*ret_capacity = lent + *ret_free;
+}
+
 const struct store_ops local_ops = {
     .name = "local",
     .append = local_append,
@@ -67,6 +77,7 @@ const struct store_ops local_ops = {
     .sync = local_sync,
     .lend = local_lend,
     .free = local_free,
+    .space = local_space,
     .object_get = local_object_get,
     .object_swap = local_object_swap,
     .list = local_list,

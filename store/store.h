@@ -122,6 +122,9 @@ struct store_ops {
 	void (*object_list)(struct store *store, struct store_ctl *ctl);
 	void (*close)(struct store *store,
 		      struct store_ctl *ctl); /* done, then the store is gone */
+	/* What can be lent in all, and what of it is not: no more than what is below has room for.
+	 * Bytes of whole segments. Any thread; an estimate. */
+	void (*space)(const struct store *store, uint64_t *ret_capacity, uint64_t *ret_free);
 };
 
 struct store {

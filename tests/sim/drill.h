@@ -53,6 +53,7 @@ bool drill_look(struct drill *d);
 /* Only starts and opens. 0, -ESHUTDOWN: the machine died, or an error. Volumes that were never
  * created are. */
 int drill_open_all(struct drill *d);
+int drill_open(struct drill *d, unsigned i); /* the same, for one */
 /* Shows what is there to the oracles, walks everything. After drill_open_all. */
 bool drill_judge(struct drill *d);
 /* The life ends after the k-th point from now (tests/sim/machine/sim.h); 0: not by itself. */

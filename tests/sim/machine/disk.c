@@ -106,6 +106,16 @@ void io_file_info(const struct io_file *file, struct io_file_info *ret_info)
 	};
 }
 
+uint64_t io_file_space(const struct io_file *file)
+{
+	struct sim *sim = sim_current();
+
+	(void)file;
+	if (sim_options(sim)->is_device || sim_options(sim)->capacity == 0)
+		return UINT64_MAX;
+	return sim_options(sim)->capacity - min_u64(platters_size(sim), sim_options(sim)->capacity);
+}
+
 /* ---- Fates --------------------------------------------------------------------------- */
 
 static enum sim_fate fate_by_option(struct sim *sim, struct disk_op *d)

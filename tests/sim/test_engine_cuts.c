@@ -1,0 +1,391 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One loop for each operation that changes what is stored: the power goes (or the process dies)
+ * after the 1st, 2nd, 3rd ... point of it, until it completes uncut; each time everything is opened
+ * again and judged (tests/sim/drill.h): E1 to E5, E8, pins.
+ *
+ * SIM_TEST=write_one_block runs one loop; SIM_K=17 only its 17th cut. Long loops take strides, but
+ * for SOAK=1.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/util.h"
+#include "tests/sim/drill.h"
+
+#define VOLUME_BYTES (6 * MiB)
+#define K_MAX        20000
+
+struct loop {
+	void (*config)(struct drill *d); /* before the first life; NULL: as it is */
+	void (*before)(struct drill *d); /* the history */
+	bool (*act)(struct drill *d);    /* the operation; false: the machine died */
+	uint64_t stride;                 /* 0: 1 */
+};
+
+/* ---- The loop -----------------------------------------------------------------------------------
+ */
+
+/* The same for each k, so that the operation has the same points. */
+static void prepare(struct drill *d, const struct loop *loop, uint64_t seed)
+{
+	static const struct sim_options machines[] = {{.alignment = 4096},
+						      {.alignment = 512, .is_device = true}};
+	struct engine_config *c = &d->world.config;
+
+	drill_init(d, seed, 256 * MiB);
+	*sim_options(d->sim) = machines[seed % ARRAY_SIZE(machines)];
+	if (sim_options(d->sim)->is_device)
+		sim_file_plant(d->sim, d->world.store_config.path, 256 * MiB - 1, "", 1);
+	else if (sim_file_exists(d->sim, d->world.store_config.path))
+		sim_file_remove(d->sim, d->world.store_config.path);
+	d->world.store_config.pool_segments = 64;
+	d->n_volumes = 1;
+	d->sizes[0] = d->sizes[1] = VOLUME_BYTES;
+	c->n_ops = 64;
+	c->n_buffers = 8;
+	c->n_leaves = 4;
+	c->checkpoint_log = 64 * MiB;
+	c->checkpoint_blocks = 100000;
+	c->checkpoint_idle_ns = 5 * NSEC_PER_SEC;
+	if (loop->config)
+		loop->config(d);
+	if (!drill_up(d))
+		sim_fail(d->sim, "the first life ended");
+	if (loop->before)
+		loop->before(d);
+}
+
+/* False: k was past the end of the operation. */
+static bool cut_once(const struct loop *loop, enum oracle_crash kind, uint64_t seed, uint64_t k)
+{
+	struct drill d;
+	bool cut;
+
+	prepare(&d, loop, seed);
+	sim_trace(d.sim, "---- k = %llu ----", (unsigned long long)k);
+	drill_end_after(&d, kind, k);
+	loop->act(&d);
+	cut = sim_is_dead(d.sim);
+	drill_crash(&d, kind);
+	if (!drill_up(&d) || !drill_down(&d))
+		sim_fail(d.sim, "a life without an end ended");
+	drill_free(&d);
+	return cut;
+}
+
+static uint64_t number(const char *name)
+{
+	const char *text = getenv(name);
+
+	return text ? strtoull(text, NULL, 0) : 0;
+}
+
+static void run_loop(const struct loop *loop, uint64_t seed, enum oracle_crash kind)
+{
+	uint64_t stride = loop->stride && !number("SOAK") ? loop->stride : 1;
+	uint64_t k = number("SIM_K") ? number("SIM_K") : 1 + seed % stride;
+
+	while (k < K_MAX && cut_once(loop, kind, seed, k) && !number("SIM_K"))
+		k += stride;
+	if (number("SIM_VERBOSE"))
+		fprintf(stderr, "seed %llu, %s: %llu points\n", (unsigned long long)seed,
+			kind == ORACLE_KILL ? "kill" : "cut", (unsigned long long)k - 1);
+	assert_true(k < K_MAX);
+}
+
+/* A power cut on a device, the death of the process on a file; and the other way round. */
+static void cut_anywhere(const struct loop *loop)
+{
+	uint64_t seeds = number("SOAK") ? 12 : 2;
+
+	for (uint64_t seed = 1; seed <= seeds; seed++) {
+		if (seed % 2 || number("SOAK"))
+			run_loop(loop, seed, ORACLE_POWER_CUT);
+		if (seed % 2 == 0 || number("SOAK"))
+			run_loop(loop, seed, ORACLE_KILL);
+	}
+}
+
+/* ---- History ------------------------------------------------------------------------------------
+ */
+
+static bool write_at(struct drill *d, uint32_t flags, uint64_t offset, uint64_t length)
+{
+	return drill_io(d, 0, BLOCK_WRITE, flags, offset, length, NULL);
+}
+
+static bool flush(struct drill *d)
+{
+	return drill_io(d, 0, BLOCK_FLUSH, 0, 0, 0, NULL);
+}
+
+/* Some of it in the map, some in the log and durable, some in the log. */
+static void some_history(struct drill *d)
+{
+	write_at(d, 0, 0, 512 * KiB);
+	write_at(d, 0, 4 * MiB - 64 * KiB, 256 * KiB);
+	drill_checkpoint(d, 0);
+	write_at(d, 0, 64 * KiB, 128 * KiB);
+	drill_io(d, 0, BLOCK_TRIM, 0, 256 * KiB, 96 * KiB, NULL);
+	flush(d);
+	write_at(d, 0, 128 * KiB, 128 * KiB);
+	write_at(d, 0, 20480 + 512, 1024);
+}
+
+/* ---- Requests -----------------------------------------------------------------------------------
+ */
+
+static bool act_write_one(struct drill *d)
+{
+	return write_at(d, 0, 96 * KiB, 4096);
+}
+
+static bool act_write_mib(struct drill *d)
+{
+	return write_at(d, 0, 32 * KiB, MiB);
+}
+
+/* Its edges are read, it is longer than a record, and ends in the middle of a block. */
+static bool act_write_unaligned(struct drill *d)
+{
+	return write_at(d, 0, 32 * KiB + 512, MiB + 512);
+}
+
+static bool act_write_large(struct drill *d)
+{
+	return write_at(d, 0, 512, 3 * MiB + 1024) && flush(d);
+}
+
+static bool act_write_sub_block(struct drill *d)
+{
+	return write_at(d, 0, 20480 + 1024, 512) && write_at(d, 0, 128 * KiB - 512, 1024) &&
+	       write_at(d, BLOCK_FUA, 5 * MiB + 512, 512);
+}
+
+static bool act_flush(struct drill *d)
+{
+	return flush(d) && write_at(d, 0, 0, 8192) && flush(d) && flush(d);
+}
+
+static bool act_fua(struct drill *d)
+{
+	return write_at(d, 0, 8192, 8192) && write_at(d, BLOCK_FUA, 0, 4096) &&
+	       drill_io(d, 0, BLOCK_TRIM, BLOCK_FUA, 64 * KiB, 64 * KiB, NULL);
+}
+
+static bool act_trim(struct drill *d)
+{
+	return drill_io(d, 0, BLOCK_TRIM, 0, 512, 12 * KiB, NULL) &&
+	       drill_io(d, 0, BLOCK_TRIM, 0, 16 * KiB, 2 * MiB, NULL) &&
+	       write_at(d, 0, 32 * KiB, 8192) &&
+	       drill_io(d, 0, BLOCK_TRIM, 0, 0, VOLUME_BYTES, NULL) && flush(d);
+}
+
+static bool act_zero(struct drill *d)
+{
+	return drill_io(d, 0, BLOCK_WRITE_ZEROES, 0, 3584, 1024, NULL) &&
+	       drill_io(d, 0, BLOCK_WRITE_ZEROES, 0, 64 * KiB + 512, 512 * KiB, NULL) &&
+	       drill_io(d, 0, BLOCK_WRITE_ZEROES, BLOCK_NO_HOLE | BLOCK_FUA, 0, 2 * MiB, NULL);
+}
+
+/* Requests of all kinds, many in flight. */
+static bool act_load(struct drill *d)
+{
+	drill_load(d, 0, 40);
+	return drill_run(d, 10000000);
+}
+
+#define LOOP(name, ...)                                                                            \
+	static void name(void **state)                                                             \
+	{                                                                                          \
+		static const struct loop loop = {__VA_ARGS__};                                     \
+                                                                                                   \
+		(void)state;                                                                       \
+		cut_anywhere(&loop);                                                               \
+	}
+
+/* E1, E3. */
+LOOP(write_one_block, .before = some_history, .act = act_write_one)
+LOOP(write_mib, .before = some_history, .act = act_write_mib)
+LOOP(write_unaligned, .before = some_history, .act = act_write_unaligned)
+/* E1, E2: several records. */
+LOOP(write_large, .before = some_history, .act = act_write_large)
+/* E3, E4: the rest of the block stays. */
+LOOP(write_sub_block, .before = some_history, .act = act_write_sub_block)
+/* E1. */
+LOOP(flush_keeps, .before = some_history, .act = act_flush)
+LOOP(fua_keeps, .before = some_history, .act = act_fua)
+/* E5. */
+LOOP(trim_zeroes_blocks, .before = some_history, .act = act_trim)
+LOOP(write_zeroes, .before = some_history, .act = act_zero)
+/* E2. */
+LOOP(load_of_all_kinds, .before = some_history, .act = act_load, .stride = 3)
+
+/* ---- Volumes ------------------------------------------------------------------------------------
+ */
+
+static bool act_create(struct drill *d)
+{
+	d->n_volumes = 2;
+	return drill_open(d, 1) == 0;
+}
+
+/* A volume is there, and empty, or it is not there; the other one does not care. */
+LOOP(create, .before = some_history, .act = act_create)
+
+static void killed(struct drill *d)
+{
+	some_history(d);
+	drill_crash(d, ORACLE_KILL);
+}
+
+static void cut(struct drill *d)
+{
+	some_history(d);
+	drill_crash(d, ORACLE_POWER_CUT);
+}
+
+static void closed(struct drill *d)
+{
+	some_history(d);
+	drill_down(d);
+}
+
+/* Recovery may die at any point, its two superblock swaps included, and be begun again. What it
+ * found, and whoever opened next has written to, stays. */
+LOOP(open_after_kill, .before = killed, .act = drill_up)
+LOOP(open_after_cut, .before = cut, .act = drill_up)
+LOOP(open_after_close, .before = closed, .act = drill_up)
+
+static bool act_open_and_write(struct drill *d)
+{
+	return drill_up(d) && write_at(d, 0, 40 * KiB, 64 * KiB) && flush(d) &&
+	       write_at(d, 0, 48 * KiB, 8192);
+}
+
+/* E2: a suffix past a hole never comes back, whatever the new incarnation has written. */
+static void many_in_flight(struct drill *d)
+{
+	some_history(d);
+	drill_load(d, 0, 60);
+	drill_run(d, 300);
+	drill_crash(d, ORACLE_POWER_CUT);
+}
+LOOP(open_and_write, .before = many_in_flight, .act = act_open_and_write)
+
+static bool act_resize(struct drill *d)
+{
+	return drill_resize(d, 0, VOLUME_BYTES + 4096) &&
+	       write_at(d, 0, VOLUME_BYTES - 4096, 8192) && drill_resize(d, 0, 8 * MiB);
+}
+
+/* A size that was acknowledged stays; one that was not is the old or the new. */
+LOOP(resize_grows, .before = some_history, .act = act_resize)
+
+static bool act_checkpoint(struct drill *d)
+{
+	return drill_checkpoint(d, 0) && write_at(d, 0, 24 * KiB, 4096) && drill_checkpoint(d, 0);
+}
+LOOP(checkpoint, .before = some_history, .act = act_checkpoint)
+
+static bool act_checkpoint_under_load(struct drill *d)
+{
+	drill_load(d, 0, 30);
+	return drill_run(d, 50) && drill_checkpoint(d, 0) && drill_run(d, 10000000);
+}
+LOOP(checkpoint_under_load, .before = some_history, .act = act_checkpoint_under_load, .stride = 3)
+
+static bool act_pin(struct drill *d)
+{
+	return drill_pin(d, 0, 0, false) && write_at(d, 0, 0, 256 * KiB) &&
+	       drill_checkpoint(d, 0) && drill_pin(d, 0, 4, false) && drill_checkpoint(d, 0) &&
+	       drill_checkpoint(d, 0);
+}
+
+/* A pinned root is whole, or it is not pinned. */
+LOOP(pin, .before = some_history, .act = act_pin)
+
+static void pinned(struct drill *d)
+{
+	some_history(d);
+	act_pin(d);
+}
+
+static bool act_unpin(struct drill *d)
+{
+	return drill_pin(d, 0, 0, true) && drill_checkpoint(d, 0) && drill_checkpoint(d, 0) &&
+	       drill_pin(d, 0, 4, true);
+}
+LOOP(unpin, .before = pinned, .act = act_unpin)
+
+/* E1: a clean close, and what is opened after it. */
+LOOP(close_cleanly, .before = some_history, .act = drill_down)
+
+/* ---- Segments -----------------------------------------------------------------------------------
+ */
+
+static void small_and_busy(struct drill *d)
+{
+	d->sizes[0] = 2 * MiB;
+	d->world.config.checkpoint_log = MiB;
+}
+
+static bool act_overwrite(struct drill *d)
+{
+	for (int i = 0; i < 12; i++)
+		if (!write_at(d, 0, (uint64_t)(i % 2) * MiB, MiB) || (i % 4 == 3 && !flush(d)))
+			return false;
+	return true;
+}
+
+/* Segments die, are freed, lent again and written again: nothing that a recovery needs is. */
+LOOP(segments_are_reused, .config = small_and_busy, .act = act_overwrite, .stride = 3)
+
+static bool act_first_life(struct drill *d)
+{
+	return write_at(d, BLOCK_FUA, 0, 4096);
+}
+
+/* The store's first segments. */
+LOOP(first_write, .act = act_first_life)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(write_one_block),
+	    cmocka_unit_test(write_mib),
+	    cmocka_unit_test(write_unaligned),
+	    cmocka_unit_test(write_large),
+	    cmocka_unit_test(write_sub_block),
+	    cmocka_unit_test(flush_keeps),
+	    cmocka_unit_test(fua_keeps),
+	    cmocka_unit_test(trim_zeroes_blocks),
+	    cmocka_unit_test(write_zeroes),
+	    cmocka_unit_test(load_of_all_kinds),
+	    cmocka_unit_test(create),
+	    cmocka_unit_test(open_after_kill),
+	    cmocka_unit_test(open_after_cut),
+	    cmocka_unit_test(open_after_close),
+	    cmocka_unit_test(open_and_write),
+	    cmocka_unit_test(resize_grows),
+	    cmocka_unit_test(checkpoint),
+	    cmocka_unit_test(checkpoint_under_load),
+	    cmocka_unit_test(pin),
+	    cmocka_unit_test(unpin),
+	    cmocka_unit_test(close_cleanly),
+	    cmocka_unit_test(segments_are_reused),
+	    cmocka_unit_test(first_write),
+	};
+
+	if (getenv("SIM_TEST"))
+		cmocka_set_test_filter(getenv("SIM_TEST"));
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
