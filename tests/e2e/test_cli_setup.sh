@@ -38,6 +38,34 @@ stop_daemon
 expect "its clean stop" 0 $?
 rm -rf "$dir/data"
 
+# What the service's settings do.
+printf 'data-dir = %s\nvolume-size = none\nstore-max-size = 1GiB\novercommit-limit = 2\n' \
+	"$dir/data" >"$dir/conf"
+printf 'zone = eu-1a\nzone-number = 171 # ab\n' >>"$dir/conf"
+"$volumed" --config "$dir/conf" >"$dir/log" 2>&1 &
+pid=$!
+export VOLUMED_SOCKET=$dir/data/volumed.sock
+run_ok "a daemon with all of that" "$bin/volumectl" ping --wait
+expect "volume-size = none makes none" "" "$("$bin/volumectl" volume list --quiet)"
+expect_match "zone and overcommit-limit are in the status" "eu-1a \(171\).*limit is 2.00" \
+	"$("$bin/volumectl" status | tr '\n' ' ')"
+expect_match "zone-number begins the ids" "^vol-ab" \
+	"$("$bin/volumectl" volume create --size 1GiB --quiet)"
+"$bin/volumectl" volume create --size 2GiB >/dev/null 2>&1
+expect "a volume beyond overcommit-limit" 6 $?
+stop_daemon
+expect "the clean stop of that" 0 $?
+unset VOLUMED_SOCKET
+rm -rf "$dir/data"
+
+# What is in the way of the API's socket is left alone.
+mkdir "$dir/data"
+echo precious >"$dir/data/volumed.sock"
+expect_match "a file in place of the API's socket" "volumed.sock exists and is no socket" \
+	"$(timeout 60 "$volumed" --data-dir "$dir/data" 2>&1)"
+expect "... stays" precious "$(cat "$dir/data/volumed.sock")"
+rm -rf "$dir/data"
+
 # ---- The README ----
 
 sed -n '/^## First ten minutes with volumectl/,/^## Know/s/^    //p' README.md >"$dir/readme.sh"
