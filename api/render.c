@@ -24,9 +24,12 @@ const char *api_time_format(uint64_t ns, char text[API_TIME_TEXT])
 static json_t *text(const char *s)
 {
 	char plain[ERR_TEXT_MAX];
-	json_t *json = json_string(s ? s : "");
+	json_t *json;
 	size_t i;
 
+	if (!s)
+		s = "";
+	json = json_string(s);
 	if (json)
 		return json;
 	for (i = 0; s[i] && i < sizeof(plain) - 1; i++)

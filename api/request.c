@@ -325,8 +325,10 @@ int api_parse_list_query(const struct api_parameter *parameters, unsigned n,
 						 {.name = NULL}};
 	struct control_filter *filters =
 	    arena_calloc(memory, CONTROL_FILTERS_MAX, sizeof(*filters));
-	int r = filters ? 0 : out_of_memory(error);
+	int r = 0;
 
+	if (!filters)
+		return out_of_memory(error);
 	args->filters = filters;
 	for (unsigned i = 0; r == 0 && i < n; i++) {
 		const char *name = parameters[i].name;

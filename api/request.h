@@ -20,8 +20,8 @@ enum api_field_kind {
 /* One member of a JSON body, or one parameter of a query. */
 struct api_field {
 	const char *name; /* NULL ends a table */
+	size_t offset;    /* in struct control_op */
 	enum api_field_kind kind;
-	size_t offset; /* in struct control_op */
 	bool required;
 };
 

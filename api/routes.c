@@ -10,40 +10,40 @@
 #define ARGUMENT(member) offsetof(struct control_op, member)
 
 static const struct api_field create_body[] = {
-    {"size", FIELD_SIZE, ARGUMENT(create.size), true},
-    {"name", FIELD_TEXT, ARGUMENT(create.name), false},
-    {"tags", FIELD_TAGS, ARGUMENT(create.tags), false},
-    {"client_token", FIELD_TEXT, ARGUMENT(create.client_token), false},
+    {"size", ARGUMENT(create.size), FIELD_SIZE, true},
+    {"name", ARGUMENT(create.name), FIELD_TEXT, false},
+    {"tags", ARGUMENT(create.tags), FIELD_TAGS, false},
+    {"client_token", ARGUMENT(create.client_token), FIELD_TEXT, false},
     {.name = NULL},
 };
 
 static const struct api_field resize_body[] = {
-    {"size", FIELD_SIZE, ARGUMENT(resize.size), true},
+    {"size", ARGUMENT(resize.size), FIELD_SIZE, true},
     {.name = NULL},
 };
 
 static const struct api_field attach_body[] = {
-    {"instance", FIELD_TEXT, ARGUMENT(attach.instance), false},
-    {"device", FIELD_TEXT, ARGUMENT(attach.device), false},
-    {"delete_on_termination", FIELD_SWITCH, ARGUMENT(attach.delete_on_termination), false},
+    {"instance", ARGUMENT(attach.instance), FIELD_TEXT, false},
+    {"device", ARGUMENT(attach.device), FIELD_TEXT, false},
+    {"delete_on_termination", ARGUMENT(attach.delete_on_termination), FIELD_SWITCH, false},
     {.name = NULL},
 };
 
 static const struct api_field detach_query[] = {
-    {"instance", FIELD_TEXT, ARGUMENT(detach.instance), false},
-    {"device", FIELD_TEXT, ARGUMENT(detach.device), false},
-    {"force", FIELD_SWITCH, ARGUMENT(detach.force), false},
+    {"instance", ARGUMENT(detach.instance), FIELD_TEXT, false},
+    {"device", ARGUMENT(detach.device), FIELD_TEXT, false},
+    {"force", ARGUMENT(detach.force), FIELD_SWITCH, false},
     {.name = NULL},
 };
 
 static const struct api_field register_body[] = {
-    {"name", FIELD_TEXT, ARGUMENT(instance_register.name), false},
-    {"host", FIELD_TEXT, ARGUMENT(instance_register.host), false},
+    {"name", ARGUMENT(instance_register.name), FIELD_TEXT, false},
+    {"host", ARGUMENT(instance_register.host), FIELD_TEXT, false},
     {.name = NULL},
 };
 
 static const struct api_field check_body[] = {
-    {"deep", FIELD_SWITCH, ARGUMENT(check.deep), false},
+    {"deep", ARGUMENT(check.deep), FIELD_SWITCH, false},
     {.name = NULL},
 };
 

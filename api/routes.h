@@ -23,17 +23,17 @@ struct route {
 	const char *method;
 	const char *path; /* with at most one {id}, that matches one piece of a path */
 	const char *summary;
-	enum route_kind kind;
-	enum control_kind op;
-	unsigned status;  /* of success */
+	json_t *(*render)(const struct control_op *op);
 	size_t id_offset; /* of {id} in struct control_op */
 	const struct api_field *body;
 	const struct api_field *query;
-	bool is_list;        /* takes the parameters of lists */
-	bool one_of_list;    /* lists the one that {id} names */
-	bool idempotent;     /* takes a Client-Token */
 	const char *located; /* a Location header: this, and the id that was made */
-	json_t *(*render)(const struct control_op *op);
+	enum route_kind kind;
+	enum control_kind op;
+	unsigned status;  /* of success */
+	bool is_list;     /* takes the parameters of lists */
+	bool one_of_list; /* lists the one that {id} names */
+	bool idempotent;  /* takes a Client-Token */
 };
 
 /* Ends with a NULL method. */

@@ -8,39 +8,42 @@
 
 /* clang-format off */
 const struct cli_option cli_options[OPT_COUNT] = {
-	[OPT_SOCKET] = {"socket", 0, "PATH", .words = WORDS_FILES,
-		.help = "the daemon's API socket (default: $VOLUMED_SOCKET, or "
-			"volumed.sock in /run/volumed, /var/lib/volumed or ./data)"},
-	[OPT_JSON] = {"json", 0, NULL, .help = "print JSON, for scripts"},
-	[OPT_QUIET] = {"quiet", 'q', NULL, .help = "print only ids (attach: only the URI), and no "
-		       "progress"},
-	[OPT_HELP] = {"help", 'h', NULL, .help = "print this help"},
-	[OPT_VERSION] = {"version", 'V', NULL, .help = "print the version"},
-	[OPT_SIZE] = {"size", 's', "SIZE", .help = "as 10GiB, 512MiB or 1.5TiB"},
-	[OPT_NAME] = {"name", 'n', "NAME", .help = "a name for people, by which commands find it "
-		      "while no other has the same"},
-	[OPT_TAG] = {"tag", 't', "KEY=VALUE", .repeatable = true,
-		     .help = "a label (repeatable)"},
-	[OPT_CLIENT_TOKEN] = {"client-token", 0, "TOKEN", .help = "a text of your own, at most 64 "
-		"bytes: repeating the command with the same one makes no second volume"},
-	[OPT_FILTER] = {"filter", 'f', "NAME=VALUE", .repeatable = true,
-			.help = "list only what matches; * and ? match any text and any letter "
-				"(repeatable: values of one name are alternatives, all names must "
-				"match)"},
-	[OPT_INSTANCE] = {"instance", 'i', "INSTANCE", .words = WORDS_INSTANCES,
-			  .help = "an instance, by its id or name"},
-	[OPT_DEVICE] = {"device", 'd', "NAME", .help = "the device name, as /dev/sdf"},
-	[OPT_DELETE_ON_TERMINATION] = {"delete-on-termination", 0, NULL,
-		.help = "delete the volume when the instance is terminated"},
-	[OPT_FORCE] = {"force", 0, NULL,
-		       .help = "do not wait for its clients: cut them off; what they have not "
-			       "flushed may be lost"},
-	[OPT_HOST] = {"host", 0, "HOST", .help = "the machine that runs it (default: this one)"},
-	[OPT_WAIT] = {"wait", 'w', "SECONDS", .value_is_optional = true,
-		      .help = "wait until the daemon is ready (default: 60 seconds)"},
-	[OPT_DEEP] = {"deep", 0, NULL, .help = "read every stored block, too"},
-	[OPT_LIMIT] = {"limit", 'l', "N", .help = "at most so many (default: 20)"},
-	[OPT_MDOC] = {"mdoc", 0, NULL, .help = "print all of it as mdoc, for the man page"},
+	[OPT_SOCKET] = {"socket", "PATH",
+		"the daemon's API socket (default: $VOLUMED_SOCKET, or volumed.sock in "
+		"/run/volumed, /var/lib/volumed or ./data)", .words = WORDS_FILES},
+	[OPT_JSON] = {"json", NULL, "print JSON, for scripts"},
+	[OPT_QUIET] = {"quiet", NULL,
+		"print only ids (attach: only the URI), and no progress", .letter = 'q'},
+	[OPT_HELP] = {"help", NULL, "print this help", .letter = 'h'},
+	[OPT_VERSION] = {"version", NULL, "print the version", .letter = 'V'},
+	[OPT_SIZE] = {"size", "SIZE", "as 10GiB, 512MiB or 1.5TiB", .letter = 's'},
+	[OPT_NAME] = {"name", "NAME",
+		"a name for people, by which commands find it while no other has the same",
+		.letter = 'n'},
+	[OPT_TAG] = {"tag", "KEY=VALUE", "a label (repeatable)", .letter = 't',
+		.repeatable = true},
+	[OPT_CLIENT_TOKEN] = {"client-token", "TOKEN",
+		"a text of your own, at most 64 bytes: repeating the command with the same one "
+		"makes no second volume"},
+	[OPT_FILTER] = {"filter", "NAME=VALUE",
+		"list only what matches; * and ? match any text and any letter (repeatable: values "
+		"of one name are alternatives, all names must match)", .letter = 'f',
+		.repeatable = true},
+	[OPT_INSTANCE] = {"instance", "INSTANCE", "an instance, by its id or name",
+		.words = WORDS_INSTANCES, .letter = 'i'},
+	[OPT_DEVICE] = {"device", "NAME", "the device name, as /dev/sdf", .letter = 'd'},
+	[OPT_DELETE_ON_TERMINATION] = {"delete-on-termination", NULL,
+		"delete the volume when the instance is terminated"},
+	[OPT_FORCE] = {"force", NULL,
+		"do not wait for its clients: cut them off; what they have not flushed may be "
+		"lost"},
+	[OPT_HOST] = {"host", "HOST", "the machine that runs it (default: this one)"},
+	[OPT_WAIT] = {"wait", "SECONDS",
+		"wait until the daemon is ready (default: 60 seconds)", .letter = 'w',
+		.value_is_optional = true},
+	[OPT_DEEP] = {"deep", NULL, "read every stored block, too"},
+	[OPT_LIMIT] = {"limit", "N", "at most so many (default: 20)", .letter = 'l'},
+	[OPT_MDOC] = {"mdoc", NULL, "print all of it as mdoc, for the man page"},
 };
 
 const struct cli_group cli_groups[] = {

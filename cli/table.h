@@ -50,12 +50,12 @@ enum cli_option_id {
 
 struct cli_option {
 	const char *name;
-	char letter;
 	const char *value; /* "SIZE", as in --help; NULL: it takes none */
+	const char *help;
+	enum cli_words words;
+	char letter;
 	bool value_is_optional;
 	bool repeatable;
-	enum cli_words words;
-	const char *help;
 };
 extern const struct cli_option cli_options[OPT_COUNT];
 

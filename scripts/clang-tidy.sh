@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.." || exit 1
 mkdir -p build/tidy
 
 tidy_one() {
-	local file=$1 flags=(-std=c11 -I. -D_GNU_SOURCE) key
+	local file=$1 flags=(-std=c11 -I. -D_GNU_SOURCE '-DVOLUMED_VERSION=""') key
 
 	key=$( (cat .clang-tidy && clang -E -P "${flags[@]}" "$file") | sha256sum | cut -d' ' -f1)
 	[ -e "build/tidy/$key" ] && return 0

@@ -31,6 +31,8 @@ declare -A only=(
 	[sqlite3.h]=metadata
 	[microhttpd.h]=api
 	[jansson.h]="api cli bench"
+	[curl/curl.h]=cli
+	[ini.h]=volumed
 )
 wrong=0
 

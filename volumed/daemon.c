@@ -294,7 +294,11 @@ static int make_control(struct daemon *d)
 	    .homes = d->homes,
 	    .n_homes = d->n_homes,
 	    .version = argp_program_version + strlen("volumed "),
+	    .zone = d->options->zone,
+	    .zone_number = d->options->zone_number,
 	    .first_volume_size = d->options->volume_size,
+	    .overcommit_limit = d->options->overcommit_limit,
+	    .detach_wait_ns = d->options->detach_wait * NSEC_PER_SEC,
 	};
 
 	if (gethostname(d->host, sizeof(d->host)) == 0 && d->host[0])

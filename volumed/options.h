@@ -13,6 +13,7 @@
 
 #define OPTIONS_LISTEN_MAX  16
 #define OPTIONS_THREADS_MAX 256
+#define OPTIONS_ZONE_MAX    31
 
 enum options_mode {
 	MODE_SERVE,
@@ -27,7 +28,11 @@ struct options {
 	const char *data_dir;
 	const char *store; /* NULL: DIR/store */
 	uint64_t store_max_size;
-	uint64_t volume_size; /* of the first volume */
+	uint64_t volume_size;    /* of the first volume; 0: make none */
+	double overcommit_limit; /* 0: none */
+	const char *zone;
+	unsigned zone_number;
+	unsigned detach_wait; /* seconds */
 	const char *listen[OPTIONS_LISTEN_MAX];
 	unsigned n_listen;
 	bool allow_remote;

@@ -4,6 +4,7 @@
 #include "base/size.h"
 #include "base/util.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -24,6 +25,21 @@ static int set_size(uint64_t *bytes, const char *value, struct err *err)
 	if (r < 0)
 		return err_set(err, r, "'%s' is %s: write it as 10GiB, 512MiB or 4096", value,
 			       r == -ERANGE ? "too large" : "no size");
+	return 0;
+}
+
+static int set_number(unsigned *number, unsigned long min, unsigned long max, const char *value,
+		      struct err *err)
+{
+	char *end;
+	unsigned long n;
+
+	errno = 0;
+	n = strtoul(value, &end, 10);
+	if (errno || end == value || *end || !isdigit((unsigned char)*value) || n < min || n > max)
+		return err_set(err, -EINVAL, "'%s' is not a number from %lu to %lu", value, min,
+			       max);
+	*number = (unsigned)n;
 	return 0;
 }
 
@@ -64,8 +80,13 @@ static int set_store_max_size(struct options *o, const char *value, struct err *
 static int set_volume_size(struct options *o, const char *value, struct err *err)
 {
 	uint64_t bytes = 0;
-	int r = set_size(&bytes, value, err);
+	int r;
 
+	if (strcmp(value, "none") == 0) {
+		o->volume_size = 0;
+		return 0;
+	}
+	r = set_size(&bytes, value, err);
 	if (r < 0)
 		return r;
 	if (bytes == 0 || !is_aligned(bytes, 4096) || bytes > 64 * TiB)
@@ -77,16 +98,48 @@ static int set_volume_size(struct options *o, const char *value, struct err *err
 
 static int set_threads(struct options *o, const char *value, struct err *err)
 {
-	char *end;
-	unsigned long n;
+	return set_number(&o->threads, 1, OPTIONS_THREADS_MAX, value, err);
+}
 
-	errno = 0;
-	n = strtoul(value, &end, 10);
-	if (errno || end == value || *end || n < 1 || n > OPTIONS_THREADS_MAX)
-		return err_set(err, -EINVAL, "'%s' is not a number from 1 to %d", value,
-			       OPTIONS_THREADS_MAX);
-	o->threads = (unsigned)n;
+/* What shows up in JSON, tables and events, and in the names of AWS. */
+static int set_zone(struct options *o, const char *value, struct err *err)
+{
+	size_t len = strlen(value);
+
+	if (len == 0 || len > OPTIONS_ZONE_MAX ||
+	    strspn(value, "abcdefghijklmnopqrstuvwxyz0123456789-") != len)
+		return err_set(err, -EINVAL,
+			       "'%s' is no name of a zone: 1 to %d letters a to z, digits and -",
+			       value, OPTIONS_ZONE_MAX);
+	o->zone = value;
 	return 0;
+}
+
+static int set_zone_number(struct options *o, const char *value, struct err *err)
+{
+	return set_number(&o->zone_number, 1, 255, value, err);
+}
+
+static int set_overcommit_limit(struct options *o, const char *value, struct err *err)
+{
+	double limit;
+	char *end;
+
+	if (strcmp(value, "none") == 0) {
+		o->overcommit_limit = 0;
+		return 0;
+	}
+	limit = strtod(value, &end);
+	if (!isdigit((unsigned char)*value) || *end || !(limit >= 0.1 && limit <= 1000))
+		return err_set(err, -EINVAL, "'%s' is neither a number from 0.1 to 1000 nor none",
+			       value);
+	o->overcommit_limit = limit;
+	return 0;
+}
+
+static int set_detach_wait(struct options *o, const char *value, struct err *err)
+{
+	return set_number(&o->detach_wait, 1, 600, value, err);
 }
 
 static int set_log_level(struct options *o, const char *value, struct err *err)
@@ -119,8 +172,19 @@ const struct setting settings[] = {
 	 "Bound of the store file's growth (default: what the file system has)",
 	 0, 2, set_store_max_size},
 	{"volume-size", 0, "SIZE",
-	 "Size of the first volume, made when the store has none (default: 10GiB)",
+	 "Size of the first volume, made when the store has none (default: 10GiB), or none",
 	 0, 2, set_volume_size},
+	{"overcommit-limit", 0, "RATIO",
+	 "How large all volumes together may be, by the store's capacity: 2, 1.5 (default: none)",
+	 0, 2, set_overcommit_limit},
+	{"zone", 0, "NAME", "Name of the availability zone that this daemon serves (default: "
+	 "zone-a)", 0, 3, set_zone},
+	{"zone-number", 0, "N",
+	 "Its number, 1 to 255, with which all ids begin; each zone of a region has its own, for "
+	 "good (default: 1)", 0, 3, set_zone_number},
+	{"detach-wait", 0, "SECONDS",
+	 "How long a detach lets clients take their last replies (default: 10)",
+	 0, 3, set_detach_wait},
 	{"threads", 0, "N", "Threads that serve volumes (default: one a core)", 0, 3, set_threads},
 	{"log-level", 0, "LEVEL", "error, warning, info (default) or debug", 0, 3, set_log_level},
 	{0},
@@ -150,6 +214,9 @@ void settings_init(struct options *o)
 {
 	*o = (struct options){
 	    .volume_size = 10 * GiB,
+	    .zone = "zone-a",
+	    .zone_number = 1,
+	    .detach_wait = 10,
 	    .threads = count_cores(),
 	    .log_level = LOG_LEVEL_INFO,
 	};

@@ -11,7 +11,7 @@ ctl() {
 	timeout 120 "$volumectl" "$@"
 }
 
-# answers NAME STATUS PATTERN ARGUMENT...: volumectl ends with that status, and what it says matches.
+# answers NAME STATUS PATTERN ARGUMENT...: volumectl ends with that status, and says what matches.
 answers() {
 	local name=$1 status=$2 pattern=$3 got=0 output
 
@@ -61,7 +61,8 @@ while read -r words; do
 	# shellcheck disable=SC2086
 	answers "volumectl $words --help" 0 "^Usage: volumectl $words.*" $words --help
 	# shellcheck disable=SC2086
-	[ "$words" = help ] || answers "volumectl help $words" 0 "^Usage: volumectl $words" help $words
+	[ "$words" = help ] ||
+		answers "volumectl help $words" 0 "^Usage: volumectl $words" help $words
 done < <(ctl --help | sed -n '/^Commands:/,/^$/s/^  \([a-z]\+\( [a-z]\+\)\?\)  .*/\1/p')
 answers "help on a command that is none" 2 "no command 'volume frob'" help volume frob
 answers "--version" 0 "^volumectl [0-9]" --version
@@ -191,8 +192,8 @@ answers "a token with other parameters" 5 "[Ii]dempotent|token" \
 expect "json: create" available "$(json 'j["state"]' volume create --size 64MiB --name j)"
 expect "json: list" True "$(json 'len(j["volumes"]) > 3' volume list)"
 expect "json: list --filter" j "$(json 'j["volumes"][0]["name"]' volume list -f tag:Name=j)"
-expect "json: list, several filters" 2 \
-	"$(json 'len(j["volumes"])' volume list -f "volume-id=$a" -f "volume-id=$b" -f status=available)"
+expect "json: list, several filters" 2 "$(json 'len(j["volumes"])' \
+	volume list -f "volume-id=$a" -f "volume-id=$b" -f status=available)"
 expect "json: list of nothing" 0 "$(json 'len(j["volumes"])' volume list -f tag:Name=none)"
 expect "json: show" 67108864 "$(json 'j["size"]' volume show j)"
 expect "json: attach" attached "$(json 'j["state"]' attach j)"

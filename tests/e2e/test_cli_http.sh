@@ -95,7 +95,8 @@ slow = []
 for i in range(200):
     s = socket.socket(socket.AF_UNIX)
     s.connect(sys.argv[1])
-    s.send((b"", b"GET /v1/p", b"POST /v1/volumes HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")[i % 3])
+    s.send((b"", b"GET /v1/p",
+            b"POST /v1/volumes HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")[i % 3])
     slow.append(s)
 print("connected", flush=True)
 time.sleep(600)

@@ -38,6 +38,34 @@ stop_daemon
 expect "its clean stop" 0 $?
 rm -rf "$dir/data"
 
+# What the service's settings do.
+printf 'data-dir = %s\nvolume-size = none\nstore-max-size = 1GiB\novercommit-limit = 2\n' \
+	"$dir/data" >"$dir/conf"
+printf 'zone = eu-1a\nzone-number = 171 # ab\n' >>"$dir/conf"
+"$volumed" --config "$dir/conf" >"$dir/log" 2>&1 &
+pid=$!
+export VOLUMED_SOCKET=$dir/data/volumed.sock
+run_ok "a daemon with all of that" "$bin/volumectl" ping --wait
+expect "volume-size = none makes none" "" "$("$bin/volumectl" volume list --quiet)"
+expect_match "zone and overcommit-limit are in the status" "eu-1a \(171\).*limit is 2.00" \
+	"$("$bin/volumectl" status | tr '\n' ' ')"
+expect_match "zone-number begins the ids" "^vol-ab" \
+	"$("$bin/volumectl" volume create --size 1GiB --quiet)"
+"$bin/volumectl" volume create --size 2GiB >/dev/null 2>&1
+expect "a volume beyond overcommit-limit" 6 $?
+stop_daemon
+expect "the clean stop of that" 0 $?
+unset VOLUMED_SOCKET
+rm -rf "$dir/data"
+
+# What is in the way of the API's socket is left alone.
+mkdir "$dir/data"
+echo precious >"$dir/data/volumed.sock"
+expect_match "a file in place of the API's socket" "volumed.sock exists and is no socket" \
+	"$(timeout 60 "$volumed" --data-dir "$dir/data" 2>&1)"
+expect "... stays" precious "$(cat "$dir/data/volumed.sock")"
+rm -rf "$dir/data"
+
 # ---- The README ----
 
 sed -n '/^## First ten minutes with volumectl/,/^## Know/s/^    //p' README.md >"$dir/readme.sh"
@@ -71,7 +99,8 @@ complete_words() {
 expect "completion of a command" "attach" "$(complete_words volumectl att)"
 expect "completion of a group" "volume" "$(complete_words volumectl vol)"
 expect "completion of a group's command" "create" "$(complete_words volumectl volume cr)"
-expect "completion after an option" "resize" "$(complete_words volumectl --socket x volume --json re)"
+expect "completion after an option" "resize" \
+	"$(complete_words volumectl --socket x volume --json re)"
 expect "completion of an option" "--size" "$(complete_words volumectl volume create --si)"
 expect "completion of no other command's option" "" "$(complete_words volumectl volume list --si)"
 expect_match "completion of a volume" "^vol-[0-9a-f]{17}$" "$(complete_words volumectl attach vol-)"
@@ -97,7 +126,8 @@ expect "a clean stop" 0 $?
 run_ok "volumectl(1) is what its tables say" \
 	scripts/man.sh --check "$bin/volumectl" man/volumectl.1
 while read -r setting; do
-	expect_match "volumed.conf(5) explains $setting" "^.It Ic $setting " "$(cat man/volumed.conf.5)"
+	expect_match "volumed.conf(5) explains $setting" "^.It Ic $setting " \
+		"$(cat man/volumed.conf.5)"
 	expect_match "volumed(8) explains --$setting" "Fl -$setting" "$(cat man/volumed.8)"
 done < <(sed -n 's/^#\?\([a-z-]\+\) = .*/\1/p' packaging/volumed.conf)
 expect_match "volumed(8) explains --config" "Fl -config" "$(cat man/volumed.8)"

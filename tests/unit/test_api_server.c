@@ -430,8 +430,9 @@ static void server_bounds_a_chunked_body(void **state)
 	(void)state;
 	send_text(fd, "POST /v1/volumes HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
 	memset(chunk, ' ', sizeof(chunk));
-	memcpy(chunk, "1000\r\n", 6);
-	memcpy(chunk + 6 + 4096, "\r\n", 2);
+	chunk[snprintf(chunk, sizeof(chunk), "1000\r\n")] = ' ';
+	chunk[6 + 4096] = '\r';
+	chunk[7 + 4096] = '\n';
 	for (int i = 0; i < API_BODY_MAX / 4096 + 10; i++)
 		assert_int_equal(send(fd, chunk, sizeof(chunk), MSG_NOSIGNAL), sizeof(chunk));
 	send_text(fd, "0\r\n\r\n");

@@ -67,6 +67,10 @@ static void config_takes_all_settings(void **state)
 				   "store = /dev/disk\n"
 				   "store-max-size = 1.5TiB\n"
 				   "volume-size = 20GiB\n"
+				   "overcommit-limit = 2.5\n"
+				   "zone = eu-1a\n"
+				   "zone-number = 255\n"
+				   "detach-wait = 60\n"
 				   "threads = 7\n"
 				   "log-level = debug"; /* no newline at the end */
 	struct options o;
@@ -83,6 +87,10 @@ static void config_takes_all_settings(void **state)
 	assert_string_equal(o.store, "/dev/disk");
 	assert_int_equal(o.store_max_size, 3 * TiB / 2);
 	assert_int_equal(o.volume_size, 20 * GiB);
+	assert_true(o.overcommit_limit == 2.5);
+	assert_string_equal(o.zone, "eu-1a");
+	assert_int_equal(o.zone_number, 255);
+	assert_int_equal(o.detach_wait, 60);
 	assert_int_equal(o.threads, 7);
 	assert_int_equal(o.log_level, LOG_LEVEL_DEBUG);
 	arena_free(&o.memory);
@@ -145,6 +153,15 @@ static void config_names_the_line(void **state)
 	    {"volume-size = 5000\n", 1, "multiple of 4096"},
 	    {"volume-size = big\n", 1, "10GiB"},
 	    {"store-max-size = 9999999999GiB\n", 1, "too large"},
+	    {"threads = -1\n", 1, "threads: '-1' is not"},
+	    {"threads = 4x\n", 1, "threads: '4x' is not"},
+	    {"zone = Zone A\n", 1, "no name of a zone"},
+	    {"zone-number = 256\n", 1, "from 1 to 255"},
+	    {"detach-wait = 0\n", 1, "from 1 to 600"},
+	    {"overcommit-limit = 0\n", 1, "from 0.1 to 1000"},
+	    {"overcommit-limit = inf\n", 1, "from 0.1 to 1000"},
+	    {"overcommit-limit = nan\n", 1, "from 0.1 to 1000"},
+	    {"overcommit-limit = -2\n", 1, "from 0.1 to 1000"},
 	    {"log-level = loud\n", 1, "one of error, warning, info, debug"},
 	    {"allow-remote-plaintext = maybe\n", 1, "neither yes nor no"},
 	    {"allow-remote-plaintext\n", 1, "no 'name = value'"},
@@ -201,7 +218,7 @@ static void config_bounds_bytes(void **state)
 	(void)state;
 	settings_init(&o);
 	memset(line, 'x', sizeof(line));
-	memcpy(line, "store = ", 8);
+	line[snprintf(line, sizeof(line), "store = ")] = 'x';
 	line[CONFIG_LINE_MAX] = '\n'; /* as long as a line may be */
 	assert_int_equal(load_bytes(line, CONFIG_LINE_MAX + 1, &o, &err), 0);
 	line[CONFIG_LINE_MAX] = 'x';
