@@ -310,10 +310,14 @@ static struct port *find_port(struct control *c, const struct export_op *op)
 	struct port *p = op->name[0] ? find_by_secret(c, op->name) : NULL;
 	struct id id;
 
-	if (p || !op->local)
+	if (p)
 		return p;
+	/* The default export is also for TCP, which is loopback unless somebody took the risk on
+	 * himself. */
 	if (op->name[0] == '\0')
 		return find_default(c);
+	if (!op->local)
+		return NULL;
 	if (id_parse(op->name, CATALOG_VOLUME_PREFIX, &id) < 0)
 		return NULL;
 	list_for_each (&c->ports, node) {

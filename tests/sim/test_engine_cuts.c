@@ -332,22 +332,23 @@ LOOP(close_cleanly, .before = some_history, .act = drill_down)
 /* ---- Segments -----------------------------------------------------------------------------------
  */
 
+/* A checkpoint runs nearly all the time, and segments end and die meanwhile. */
 static void small_and_busy(struct drill *d)
 {
-	d->sizes[0] = 2 * MiB;
+	d->sizes[0] = 512 * KiB;
 	d->world.config.checkpoint_log = MiB;
 }
 
 static bool act_overwrite(struct drill *d)
 {
-	for (int i = 0; i < 12; i++)
-		if (!write_at(d, 0, (uint64_t)(i % 2) * MiB, MiB) || (i % 4 == 3 && !flush(d)))
+	for (int i = 0; i < 60; i++)
+		if (!write_at(d, 0, 0, 256 * KiB) || (i % 8 == 7 && !flush(d)))
 			return false;
 	return true;
 }
 
 /* Segments die, are freed, lent again and written again: nothing that a recovery needs is. */
-LOOP(segments_are_reused, .config = small_and_busy, .act = act_overwrite, .stride = 3)
+LOOP(segments_are_reused, .config = small_and_busy, .act = act_overwrite, .stride = 5)
 
 static bool act_first_life(struct drill *d)
 {

@@ -111,6 +111,8 @@ static uint64_t run_lives(uint64_t seed)
 	drill_init(&d, seed, 0);
 	for (uint64_t n = 2 + sim_below(d.sim, 4); n > 0; n--)
 		one_life(&d);
+	sim_cut_after(d.sim, 0);
+	sim_kill_after(d.sim, 0);
 	if (!drill_up(&d) || !drill_down(&d))
 		sim_fail(d.sim, "the last life ended early");
 	digest = sim_digest(d.sim);
@@ -261,6 +263,8 @@ static void run_errors(uint64_t seed)
 	for (uint64_t n = 1 + sim_below(d.sim, 4); n > 0; n--)
 		life_with_errors(&d);
 	d.errors_ok = false;
+	sim_cut_after(d.sim, 0);
+	sim_kill_after(d.sim, 0);
 	if (!drill_up(&d) || !drill_down(&d))
 		sim_fail(d.sim, "the last life ended early");
 	drill_free(&d);
