@@ -410,12 +410,17 @@ static void read_only_writes_nothing(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(failed_sync_is_for_ever), cmocka_unit_test(any_operation_may_fail),
-	    cmocka_unit_test(full_file_system),        cmocka_unit_test(no_punching_here),
+	    cmocka_unit_test(failed_sync_is_for_ever),
+	    cmocka_unit_test(any_operation_may_fail),
+	    cmocka_unit_test(full_file_system),
+	    cmocka_unit_test(no_punching_here),
 	    cmocka_unit_test(slow_punch_holds_up_nobody),
-	    cmocka_unit_test(unreadable_copy),         cmocka_unit_test(syncs_are_shared),
-	    cmocka_unit_test(lendings_are_batched),    cmocka_unit_test(rot_in_one_copy),
-	    cmocka_unit_test(objects_are_not_forged),  cmocka_unit_test(read_only_writes_nothing),
+	    cmocka_unit_test(unreadable_copy),
+	    cmocka_unit_test(syncs_are_shared),
+	    cmocka_unit_test(lendings_are_batched),
+	    cmocka_unit_test(rot_in_one_copy),
+	    cmocka_unit_test(objects_are_not_forged),
+	    cmocka_unit_test(read_only_writes_nothing),
 	};
 
 	rig_tune();
