@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # Runs test programs and prints each one's result, the output of those that fail, and at the end a
-# line "N passed, N failed". Arguments: cmocka programs, fuzz targets (fuzz_*, under libFuzzer in
+# line "N passed, N failed"; the seconds say what took long. Arguments: cmocka programs, fuzz targets (fuzz_*, under libFuzzer in
 # build/fuzz), and scripts, perhaps with arguments in the same word. A program counts by its TAP
 # lines ("ok", "not ok") or by what Python's unittest prints at the end; one that dies, hangs, runs
 # no test or fewer than it planned has failed. Two run at a time.
@@ -31,8 +31,10 @@ run_one() {
 	elif [[ $name == fuzz_* ]]; then
 		command+=("${FUZZ_RUNS:-200000}" "tests/fuzz/corpus/${name#fuzz_}"/*)
 	fi
+	local start=$EPOCHSECONDS
 	timeout --kill-after=10 "$limit" "${command[@]}" >"$log.log" 2>&1 </dev/null
 	echo $? >"$log.tmp"
+	echo $((EPOCHSECONDS - start)) >"$log.seconds"
 	mv "$log.tmp" "$log.status"
 }
 
@@ -82,12 +84,13 @@ report() {
 	failed=$((failed + f))
 	skipped=$((skipped + s))
 	[ "$s" -gt 0 ] && note=", $s skipped"
+	note="$note, $(cat "$log.seconds") s"
 	if [ "$f" -eq 0 ]; then
 		echo "ok    $program ($p passed$note)"
 		sed -n 's/.*# SKIP/      skipped:/p' "$log.log"
 		return
 	fi
-	[ "$(cat "$log.status")" -eq 124 ] && note="$note, stopped after $limit s"
+	[ "$(cat "$log.status")" -eq 124 ] && note="$note, and stopped"
 	echo "FAIL  $program ($p passed, $f failed$note; exit status $(cat "$log.status"))"
 	sed 's/^/      | /' "$log.log" | tail -n 200
 }

@@ -17,6 +17,7 @@
 
 #include <cmocka.h>
 
+#include "base/mem.h"
 #include "base/util.h"
 #include "tests/sim/drill.h"
 
@@ -350,6 +351,57 @@ static bool act_overwrite(struct drill *d)
 /* Segments die, are freed, lent again and written again: nothing that a recovery needs is. */
 LOOP(segments_are_reused, .config = small_and_busy, .act = act_overwrite, .stride = 5)
 
+struct behind {
+	struct volume_op op;
+	bool done;
+};
+
+static void behind_on_done(struct volume_op *op)
+{
+	container_of(op, struct behind, op)->done = true;
+}
+
+static enum sim_fate slow_syncs(void *arg, struct sim_disk_op *op)
+{
+	(void)arg;
+	return op->kind == SIM_SYNC ? SIM_SLOW : SIM_PROCEED;
+}
+
+/* A checkpoint that refers to nothing; while its syncs take their time a segment is begun, written
+ * full and overwritten. It is dead, but the log after the checkpoint is in it. */
+static bool overwrite_behind_checkpoint(struct drill *d)
+{
+	struct behind *b = mem_alloc(sizeof(*b)); /* ends with the life, if that comes first */
+	bool alive = drill_io(d, 0, BLOCK_TRIM, 0, 0, 512 * KiB, NULL);
+
+	b->op.volume = d->world.volumes[0];
+	b->op.done = behind_on_done;
+	sim_disk_hook(d->sim, slow_syncs, NULL);
+	if (alive)
+		volume_checkpoint(&b->op);
+	for (int i = 0; alive && i < 40; i++)
+		alive = write_at(d, 0, 0, 256 * KiB);
+	alive = alive && sim_run_until(d->sim, sim_flag_is_set, &b->done, 10000000) == SIM_DONE;
+	sim_disk_hook(d->sim, NULL, NULL);
+	if (alive)
+		mem_free(b);
+	return alive;
+}
+
+static bool act_overwrite_behind(struct drill *d)
+{
+	return overwrite_behind_checkpoint(d) && write_at(d, 0, 0, 8192) &&
+	       overwrite_behind_checkpoint(d);
+}
+
+static void small(struct drill *d)
+{
+	d->sizes[0] = 512 * KiB;
+}
+
+/* E1: a dead segment is not freed as long as a replay needs the log in it. */
+LOOP(dead_segments_wait_for_replay, .config = small, .act = act_overwrite_behind, .stride = 5)
+
 static bool act_first_life(struct drill *d)
 {
 	return write_at(d, BLOCK_FUA, 0, 4096);
@@ -383,6 +435,7 @@ int main(void)
 	    cmocka_unit_test(unpin),
 	    cmocka_unit_test(close_cleanly),
 	    cmocka_unit_test(segments_are_reused),
+	    cmocka_unit_test(dead_segments_wait_for_replay),
 	    cmocka_unit_test(first_write),
 	};
 
