@@ -322,6 +322,19 @@ void io_grow(struct io_loop *loop, struct io_op *op, struct io_file *file, uint6
 		ring_start(loop, op);
 }
 
+void io_reserve(struct io_loop *loop, struct io_op *op, struct io_file *file, uint64_t offset,
+		uint64_t len)
+{
+	CHECK(offset <= INT64_MAX);
+	CHECK(len <= INT64_MAX - offset);
+	file_begin(loop, op, file, OP_RESERVE, offset);
+	op->wanted = len;
+	if (len == 0 || file->info.is_device)
+		op_finish(loop, op, 0);
+	else
+		ring_start(loop, op);
+}
+
 static void discard_run(struct io_work *work);
 static void discard_done(struct io_work *work);
 
@@ -394,6 +407,9 @@ void file_prepare(struct io_op *op, struct io_uring_sqe *sqe)
 		io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
 	else if (op->kind == OP_GROW)
 		io_uring_prep_fallocate(sqe, fd, 0, (off_t)op->offset - 1, 1);
+	else if (op->kind == OP_RESERVE)
+		io_uring_prep_fallocate(sqe, fd, FALLOC_FL_KEEP_SIZE, (off_t)op->offset,
+					(off_t)op->wanted);
 	else if (op->kind == OP_PUNCH)
 		io_uring_prep_fallocate(sqe, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 					(off_t)op->offset, (off_t)op->wanted);

@@ -28,6 +28,7 @@ enum op_kind {
 	OP_WRITE,
 	OP_SYNC,
 	OP_GROW,
+	OP_RESERVE,
 	OP_PUNCH,
 	OP_ACCEPT,
 	OP_RECV,

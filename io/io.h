@@ -159,6 +159,11 @@ void io_writev(struct io_loop *loop, struct io_op *op, struct io_file *file, str
 void io_sync(struct io_loop *loop, struct io_op *op, struct io_file *file);
 /* Makes the file at least `size` bytes long (new bytes read as zeroes); durable after io_sync. */
 void io_grow(struct io_loop *loop, struct io_op *op, struct io_file *file, uint64_t size);
+/* Has what is below set space aside for the range, so that writing there can't fail for want of it;
+ * nothing to do on a device. Durable after io_sync. -ENOSPC; -EOPNOTSUPP where there is no such
+ * thing. */
+void io_reserve(struct io_loop *loop, struct io_op *op, struct io_file *file, uint64_t offset,
+		uint64_t len);
 /* Gives the range back to what is below (hole punch, discard). It then reads as zeroes or, on a
  * device, as anything. -EOPNOTSUPP where there is no such thing. */
 void io_punch(struct io_loop *loop, struct io_op *op, struct io_file *file, uint64_t offset,

@@ -174,6 +174,7 @@ static bool ring_take(struct io_loop *loop, struct io_op *op)
 	case OP_WRITE:
 	case OP_SYNC:
 	case OP_GROW:
+	case OP_RESERVE:
 	case OP_PUNCH:
 		file_prepare(op, sqe);
 		break;
@@ -293,6 +294,7 @@ static enum op_next op_complete(struct io_op *op, int result)
 	case OP_WRITE:
 	case OP_SYNC:
 	case OP_GROW:
+	case OP_RESERVE:
 	case OP_PUNCH:
 		return file_complete(op, result);
 	case OP_ACCEPT:

@@ -167,7 +167,7 @@ static void close_step(struct local *l)
 	bool writable = !l->read_only && !l->control_failed && !sync_failed(l);
 
 	if (!table_is_quiet(l) || !object_is_quiet(l) || l->grow.state != GROW_IDLE ||
-	    l->punch.segment || l->close_syncing)
+	    !list_empty(&l->back.segments) || l->punch.segment || l->close_syncing)
 		return;
 	if (!writable) {
 		close_end(l);

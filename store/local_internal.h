@@ -42,6 +42,7 @@ enum segment_place {
 	SEGMENT_POOL,    /* free and written. On l->pool */
 	SEGMENT_LENT,
 	SEGMENT_FREEING,  /* free in memory, not yet in the table. On l->freed or l->freeing */
+	SEGMENT_BACKING,  /* by l->back */
 	SEGMENT_PUNCHING, /* by l->punch */
 	SEGMENT_RESERVED, /* being zeroed for objects */
 	SEGMENT_WORN,     /* its generations are used up: never lent again */
@@ -145,6 +146,16 @@ struct grow {
 	uint8_t *buffer; /* one copy of a table */
 	unsigned in_flight;
 	int error;
+};
+
+/* A bare segment gets space below before it is lent: a sparse file on a full file system must not
+ * fail the log's appends. */
+struct back {
+	struct io_op op;
+	struct list segments; /* neighbours; empty: nothing is under way */
+	bool careful;         /* there was no space for several: one by one */
+	int error;            /* of the last, while those who wait for it are served */
+	bool refused;         /* the file system can't: segments are lent bare */
 };
 
 struct punch {
@@ -323,6 +334,7 @@ struct local {
 	struct list freeing; /* segments: of the running round */
 	struct round round;
 	struct grow grow;
+	struct back back;
 	struct punch punch;
 	struct objects objects;
 
@@ -398,6 +410,10 @@ int space_init(struct local *l);
 void space_destroy(struct local *l);
 bool space_can_grow(const struct local *l);
 void space_grow(struct local *l);
+/* False: bare segments may be lent as they are. */
+bool space_needs_backing(const struct local *l);
+/* Backs up to `n` bare segments, into the pool; table_pump follows. False: it can't. */
+bool space_back(struct local *l, uint64_t n);
 void space_punch(struct local *l);
 
 /* local_object.c */

@@ -5,7 +5,8 @@
  *   IDLE -> WAIT_SIZE -> WAIT_TABLES -> WAIT_SYNC -> WAIT_SUPER -> IDLE
  *
  * The group's tables are durable before the superblock counts it: a crash before leaves bytes that
- * the next growth overwrites. Freed segments beyond the pool are punched back to the file system,
+ * the next growth overwrites. Growing takes no space: each segment gets its own when it is about
+ * to be lent (it is backed). Freed segments beyond the pool are punched back to the file system,
  * one at a time, behind everything else. Only what is durably free is punched.
  */
 #include "base/mem.h"
@@ -21,6 +22,8 @@ static void grow_on_sync(struct store_io *io);
 static void grow_on_super(struct local *l, int error);
 static void grow_end(struct local *l);
 static void grow_fail(struct local *l);
+static int back_error(int error);
+static void back_on_done(struct io_op *op);
 static void punch_on_done(struct io_op *op);
 
 int space_init(struct local *l)
@@ -29,6 +32,8 @@ int space_init(struct local *l)
 		l->grow.ops[i].local = l;
 		l->grow.ops[i].op.done = grow_on_op;
 	}
+	l->back.op.done = back_on_done;
+	list_init(&l->back.segments);
 	l->punch.op.done = punch_on_done;
 	l->grow.buffer = mem_alloc_pages(FORMAT_TABLE_SIZE);
 	return l->grow.buffer ? 0 : -ENOMEM;
@@ -157,11 +162,16 @@ static void grow_end(struct local *l)
 	table_pump(l);
 }
 
+static bool is_full(int error)
+{
+	return error == -ENOSPC || error == -EFBIG || error == -EDQUOT;
+}
+
 /* A full file system leaves the store as it was: who waits for space learns that there is none. */
 static void grow_fail(struct local *l)
 {
 	struct grow *g = &l->grow;
-	bool full = g->error == -ENOSPC || g->error == -EFBIG || g->error == -EDQUOT;
+	bool full = is_full(g->error);
 	bool harmless = (full || g->error == -ENOMEM) && g->state != GROW_WAIT_SUPER;
 
 	mem_free(g->group);
@@ -173,6 +183,88 @@ static void grow_fail(struct local *l)
 	table_pump(l);
 }
 
+/* ---- Backing ------------------------------------------------------------------------------------
+ */
+
+bool space_needs_backing(const struct local *l)
+{
+	return !l->file_info.is_device && !l->back.refused;
+}
+
+/* Neighbours, so that one operation backs them all. */
+static void back_gather(struct local *l, uint64_t n)
+{
+	struct back *b = &l->back;
+	uint64_t id = 0;
+
+	while (n-- > 0 && !list_empty(&l->bare)) {
+		struct segment *segment = list_first(&l->bare, struct segment, link);
+
+		if (id && (segment->id != id + 1 ||
+			   format_segment_group(segment->id) != format_segment_group(id)))
+			return;
+		id = segment->id;
+		list_remove(&segment->link);
+		l->n_bare--;
+		segment->place = SEGMENT_BACKING;
+		list_add_tail(&b->segments, &segment->link);
+	}
+}
+
+bool space_back(struct local *l, uint64_t n)
+{
+	struct back *b = &l->back;
+	uint64_t bare = l->n_bare;
+	uint64_t first;
+
+	if (!list_empty(&b->segments))
+		return true;
+	if (!space_needs_backing(l) || b->error || bare == 0)
+		return false;
+	back_gather(l, b->careful ? 1 : n);
+	first = list_first(&b->segments, struct segment, link)->id;
+	io_reserve(l->loop, &b->op, l->file, format_segment_offset(l->super.segment_size, first),
+		   (bare - l->n_bare) * l->super.segment_size);
+	return true;
+}
+
+/* They are in the pool without the mark of written segments: after a restart they are just backed
+ * once more. */
+static void back_on_done(struct io_op *op)
+{
+	struct local *l = container_of(op, struct local, back.op);
+	struct back *b = &l->back;
+	struct list *node;
+	unsigned n = 0;
+
+	while ((node = list_pop(&b->segments))) {
+		struct segment *segment = list_entry(node, struct segment, link);
+
+		n++;
+		if (op->result < 0) {
+			table_place_free(l, segment);
+			continue;
+		}
+		segment->place = SEGMENT_POOL;
+		list_add_tail(&l->pool, &segment->link);
+		l->n_pool++;
+	}
+	b->refused = op->result == -EOPNOTSUPP;
+	if (op->result < 0 && n > 1)
+		b->careful = true;
+	else if (op->result < 0 && !b->refused)
+		b->error = back_error((int)op->result);
+	table_pump(l);
+	b->error = 0; /* who asks later may have more luck */
+	if (list_empty(&b->segments))
+		b->careful = false;
+}
+
+static int back_error(int error)
+{
+	return is_full(error) ? -ENOSPC : error;
+}
+
 /* ---- Punching ---------------------------------------------------------------------------------
  */
 
@@ -180,7 +272,8 @@ void space_punch(struct local *l)
 {
 	struct punch *p = &l->punch;
 
-	if (p->segment || p->refused || l->closing || l->n_pool <= l->pool_segments)
+	if (p->segment || p->refused || l->closing || l->n_pool <= l->pool_segments ||
+	    !list_empty(&l->lends)) /* they gather in the pool what they want */
 		return;
 	p->segment = list_first(&l->pool, struct segment, link);
 	list_remove(&p->segment->link);

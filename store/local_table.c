@@ -201,6 +201,22 @@ void table_pump(struct local *l)
 	round_step(l);
 }
 
+/* Segments that could be lent right now. */
+static uint64_t n_at_hand(const struct local *l)
+{
+	return l->n_pool + (space_needs_backing(l) ? 0 : l->n_bare);
+}
+
+/* By all who wait: what is backed together is lent in one round. */
+static uint64_t n_wanted(const struct local *l)
+{
+	uint64_t n = 0;
+
+	list_for_each (&l->lends, node)
+		n += list_entry(node, struct store_ctl, link)->n;
+	return n;
+}
+
 /* Serves one, or returns false: it has to wait. */
 static bool lend_one(struct local *l, struct store_ctl *ctl)
 {
@@ -210,11 +226,17 @@ static bool lend_one(struct local *l, struct store_ctl *ctl)
 		lend_refuse(l, ctl, -EIO);
 		return true;
 	}
-	if (l->n_pool + l->n_bare == 0) {
+	if (n_at_hand(l) < n_wanted(l) && space_back(l, n_wanted(l) - n_at_hand(l)))
+		return false;
+	if (n_at_hand(l) == 0) {
 		/* A round is quick. A punch may not be: it is waited for only when all else is
 		 * used up. */
 		if (l->n_freeing > 0)
 			return false;
+		if (l->back.error) {
+			lend_refuse(l, ctl, l->back.error);
+			return true;
+		}
 		if (space_can_grow(l)) {
 			space_grow(l);
 			return false;
@@ -229,7 +251,7 @@ static bool lend_one(struct local *l, struct store_ctl *ctl)
 		object_got_segment(l, segment_take(l));
 		return true;
 	}
-	while (n < ctl->n && l->n_pool + l->n_bare > 0) {
+	while (n < ctl->n && n_at_hand(l) > 0) {
 		struct segment *segment = segment_take(l);
 
 		segment_lend(l, segment, ctl);

@@ -87,7 +87,7 @@ static bool act(struct rig *r)
  * opening, and nothing is lent twice. */
 static void any_operation_may_fail(void **state)
 {
-	const unsigned kinds = SIM_WRITE | SIM_SYNC | SIM_GROW | SIM_PUNCH;
+	const unsigned kinds = SIM_WRITE | SIM_SYNC | SIM_GROW | SIM_PUNCH | SIM_RESERVE;
 	struct seeds seeds = seeds_to_run(1);
 	uint64_t last = min_u64(seeds.last, seeds.first + 49);
 
@@ -131,6 +131,102 @@ static void full_file_system(void **state)
 	assert_int_equal(answer(r, rig_lend(r, 3, 1)), 0);
 	rig_check(r);
 	assert_true(rig_close(r));
+	rig_recover(r);
+	rig_free(r);
+}
+
+/* A sparse file on a file system with room for so many segments. */
+struct thin {
+	bool backed[SEGMENTS + 1];
+	unsigned room;
+	bool broken; /* somebody wrote to what has no space */
+};
+
+static uint64_t segment_at(uint64_t offset)
+{
+	uint64_t id = 1;
+
+	while (id < SEGMENTS && format_segment_offset(SEGMENT, id + 1) <= offset)
+		id++;
+	return format_segment_offset(SEGMENT, id) <= offset ? id : 0;
+}
+
+static enum sim_fate thin_fate(void *arg, struct sim_disk_op *op)
+{
+	struct thin *t = arg;
+	uint64_t first = segment_at(op->offset);
+	uint64_t n = op->len / SEGMENT;
+
+	op->error = -ENOSPC;
+	if (op->kind == SIM_WRITE && first && !t->backed[first] &&
+	    op->offset < format_segment_offset(SEGMENT, first) + SEGMENT) {
+		t->broken = true;
+		return SIM_FAIL;
+	}
+	if (op->kind != SIM_RESERVE)
+		return SIM_PROCEED;
+	if (n > t->room)
+		return SIM_FAIL;
+	t->room -= (unsigned)n;
+	for (uint64_t i = 0; i < n; i++)
+		t->backed[first + i] = true;
+	return SIM_PROCEED;
+}
+
+/* E6: when the file system below a sparse store is full, it is the lending that gets -ENOSPC, never
+ * a write to what was lent; all there is can be used, and once there is more, that can, too. */
+static void full_below_a_sparse_file(void **state)
+{
+	struct rig *r = rig_new(1, NULL);
+	struct thin thin = {.room = 20};
+	struct op *op;
+	unsigned n = 0;
+
+	(void)state;
+	sim_disk_hook(r->sim, thin_fate, &thin);
+	set_up(r);
+	while ((op = rig_lend(r, 2, 8)), rig_finish(r, op), op->ctl.error == 0)
+		n += op->ctl.n;
+	assert_int_equal(op->ctl.error, -ENOSPC);
+	assert_int_equal(thin.room, 0);
+	assert_int_equal(n, 20 - 6 - 1); /* set_up has six, the objects one */
+	assert_int_equal(answer(r, rig_swap(r, 0, 5, false)), 0);
+	assert_int_equal(answer(r, rig_free_some(r, 1, 1)), 0);
+	assert_int_equal(answer(r, rig_lend(r, 3, 1)), 0);
+	assert_int_equal(answer(r, rig_lend(r, 3, 1)), -ENOSPC);
+	thin.room = 3;
+	assert_int_equal(answer(r, rig_lend(r, 3, 4)), 0);
+	assert_int_equal(thin.room, 0);
+	assert_true(rig_stamp_all(r));
+	assert_false(thin.broken);
+	rig_check(r);
+	assert_true(rig_close(r));
+	sim_disk_hook(r->sim, NULL, NULL);
+	rig_recover(r);
+	rig_free(r);
+}
+
+static enum sim_fate refuse_reserves(void *arg, struct sim_disk_op *op)
+{
+	(*(unsigned *)arg) += op->kind == SIM_RESERVE;
+	op->error = -EOPNOTSUPP;
+	return op->kind == SIM_RESERVE ? SIM_FAIL : SIM_PROCEED;
+}
+
+/* Where space can't be set aside, it is tried once, and segments are lent without. */
+static void no_backing_here(void **state)
+{
+	struct rig *r = rig_new(1, NULL);
+	unsigned tries = 0;
+
+	(void)state;
+	sim_disk_hook(r->sim, refuse_reserves, &tries);
+	set_up(r);
+	assert_int_equal(answer(r, rig_lend(r, 2, 40)), 0);
+	assert_int_equal(tries, 1);
+	rig_check(r);
+	assert_true(rig_close(r));
+	sim_disk_hook(r->sim, NULL, NULL);
 	rig_recover(r);
 	rig_free(r);
 }
@@ -413,6 +509,8 @@ int main(void)
 	    cmocka_unit_test(failed_sync_is_for_ever),
 	    cmocka_unit_test(any_operation_may_fail),
 	    cmocka_unit_test(full_file_system),
+	    cmocka_unit_test(full_below_a_sparse_file),
+	    cmocka_unit_test(no_backing_here),
 	    cmocka_unit_test(no_punching_here),
 	    cmocka_unit_test(slow_punch_holds_up_nobody),
 	    cmocka_unit_test(unreadable_copy),

@@ -236,6 +236,26 @@ static void punch_frees_and_zeroes(void **state)
 	assert_true(after.st_blocks < before.st_blocks);
 }
 
+/* A reserved range has its space, and changes neither bytes nor size. */
+static void reserve_takes_space(void **state)
+{
+	struct stat before, after;
+	struct test_op t;
+
+	(void)state;
+	assert_int_equal(write_all(BLOCK, 0), BLOCK);
+	assert_int_equal(stat(path, &before), 0);
+	io_reserve(test_loop, test_op(&t), file, 0, 64 * BLOCK);
+	if (test_result(&t) == -EOPNOTSUPP)
+		skip();
+	assert_int_equal(t.op.result, 0);
+	assert_int_equal(stat(path, &after), 0);
+	assert_true(after.st_blocks >= before.st_blocks + 62 * BLOCK / 512);
+	assert_int_equal(size_now(), BLOCK);
+	assert_int_equal(read_all(BLOCK, 0), BLOCK);
+	assert_memory_equal(in, out, BLOCK);
+}
+
 /* More operations than the ring has entries, all started at once: each completes, once. */
 static void more_ops_than_entries(void **state)
 {
@@ -419,14 +439,23 @@ static void direct_falls_back(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(write_read_round_trip),        TEST(writev_readv_round_trip),
-	    TEST(read_past_end_is_eio),         TEST(read_past_odd_end_is_eio),
-	    TEST(zero_length_completes),        TEST(sync_completes),
-	    TEST(grow_keeps_and_zeroes),        TEST(grow_beside_writes_loses_nothing),
-	    TEST(punch_frees_and_zeroes),       TEST(more_ops_than_entries),
-	    TEST(exclusive_refuses_others),     TEST(exclusive_is_free_after_kill),
-	    TEST(open_refuses_what_is_no_file), TEST(read_only_refuses_writes),
-	    TEST(info_tells_the_truth),         TEST(direct_falls_back),
+	    TEST(write_read_round_trip),
+	    TEST(writev_readv_round_trip),
+	    TEST(read_past_end_is_eio),
+	    TEST(read_past_odd_end_is_eio),
+	    TEST(zero_length_completes),
+	    TEST(sync_completes),
+	    TEST(grow_keeps_and_zeroes),
+	    TEST(grow_beside_writes_loses_nothing),
+	    TEST(reserve_takes_space),
+	    TEST(punch_frees_and_zeroes),
+	    TEST(more_ops_than_entries),
+	    TEST(exclusive_refuses_others),
+	    TEST(exclusive_is_free_after_kill),
+	    TEST(open_refuses_what_is_no_file),
+	    TEST(read_only_refuses_writes),
+	    TEST(info_tells_the_truth),
+	    TEST(direct_falls_back),
 	};
 
 	if (argc == 3 && strcmp(argv[1], "hold") == 0)

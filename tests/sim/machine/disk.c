@@ -221,6 +221,8 @@ static const char *kind_name(enum sim_disk_kind kind)
 		return "grow";
 	case SIM_PUNCH:
 		return "punch";
+	case SIM_RESERVE:
+		return "reserve";
 	}
 	return "?";
 }
@@ -399,6 +401,12 @@ void io_grow(struct io_loop *loop, struct io_op *op, struct io_file *file, uint6
 	start(loop, op, file, SIM_GROW, 0, size, NULL, 0);
 }
 
+void io_reserve(struct io_loop *loop, struct io_op *op, struct io_file *file, uint64_t offset,
+		uint64_t len)
+{
+	start(loop, op, file, SIM_RESERVE, offset, len, NULL, 0);
+}
+
 void io_punch(struct io_loop *loop, struct io_op *op, struct io_file *file, uint64_t offset,
 	      uint64_t len)
 {
@@ -520,6 +528,8 @@ static int64_t end_op(struct sim *sim, struct disk_op *d)
 		result = end_read(sim, d);
 	else if (kind == SIM_SYNC)
 		result = end_sync(sim, d);
+	else if (kind == SIM_RESERVE)
+		result = d->fate == SIM_FAIL ? d->error : 0;
 	else
 		result = end_write(sim, d);
 	trace_op(sim, d, result < 0 ? "failed" : "ended");

@@ -84,8 +84,8 @@ void sim_cut(struct sim *sim);
 /* The process dies: every write that completed is kept (though not yet durable), those in flight
  * are each kept, dropped or torn. */
 void sim_kill(struct sim *sim);
-/* The same, right after the k-th "point" from now (1 is the next). Each write, sync, grow and punch
- * has two: when it has been started, and when it has ended. 0: never. */
+/* The same, right after the k-th "point" from now (1 is the next). Each write, sync, grow, punch
+ * and reserve has two: when it has been started, and when it has ended. 0: never. */
 void sim_cut_after(struct sim *sim, uint64_t k);
 void sim_kill_after(struct sim *sim, uint64_t k);
 /* Points of this life so far. */
@@ -119,6 +119,7 @@ enum sim_disk_kind {
 	SIM_SYNC = 4,
 	SIM_GROW = 8,
 	SIM_PUNCH = 16,
+	SIM_RESERVE = 32, /* changes nothing; fails by hook only */
 };
 
 enum sim_fate {
