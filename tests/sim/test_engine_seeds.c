@@ -183,6 +183,14 @@ static bool is_well(const struct drill *d, unsigned i)
 	return stats.health == VOLUME_OK;
 }
 
+static bool all_well(const struct drill *d)
+{
+	for (unsigned i = 0; i < d->n_volumes; i++)
+		if (!is_well(d, i))
+			return false;
+	return true;
+}
+
 /* All requests have ended; reads work, whatever has failed, and tell the truth. */
 static bool settle(struct drill *d)
 {
@@ -198,7 +206,10 @@ static bool settle(struct drill *d)
 /* Nobody knows what a failed sync has dropped before the power goes. */
 static void end_in_error(struct drill *d, const struct faults *f)
 {
-	if (!f->sync_failed && sim_below(d->sim, 3) == 0 && drill_down(d) &&
+	bool well = all_well(d);
+
+	/* What was answered with an error may yet show when the log is read again. */
+	if (!f->sync_failed && sim_below(d->sim, 3) == 0 && drill_down(d) && well &&
 	    sim_below(d->sim, 2) == 0) {
 		d->in_crash = false;
 		return;
