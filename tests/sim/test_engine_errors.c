@@ -189,6 +189,27 @@ static void leaf_read_fails_in_checkpoint(void **state)
 	assert_int_equal(world_checkpoint(&world, 0), 0);
 }
 
+/* A volume whose metadata or log can't be read while it is opened is not opened, and nothing is cut
+ * off: once the disk reads again, all is there. */
+static void read_fails_in_open(void **state)
+{
+	(void)state;
+	assert_int_equal(write_of(0, 0, 256 * KiB, 1, 0), 0);
+	assert_int_equal(write_of(0, MiB, 4096, 2, 0), 0);
+	sim_kill(world.sim);
+	sim_reboot(world.sim);
+	assert_int_equal(world_begin(&world), 0);
+	for (uint64_t n = 3;; n++) { /* the first two are the superblock's copies */
+		sim_disk_nth(world.sim, SIM_READ, n, SIM_FAIL, -EIO);
+		if (world_open(&world, 0) == 0)
+			break;
+		assert_true(world.err.code == -EIO);
+	}
+	sim_disk_nth(world.sim, 0, 0, SIM_PROCEED, 0);
+	read_is(0, 0, 256 * KiB, 1);
+	read_is(0, MiB, 4096, 2);
+}
+
 /* E4: rot in the newest block is noticed by each reader, and heals by being overwritten. */
 static void checksum_is_wrong(void **state)
 {
@@ -404,6 +425,7 @@ int main(void)
 	    TEST(data_read_fails),
 	    TEST(leaf_read_fails),
 	    TEST(leaf_read_fails_in_checkpoint),
+	    TEST(read_fails_in_open),
 	    TEST(checksum_is_wrong),
 	    TEST(append_fails),
 	    TEST(checkpoint_write_fails),
