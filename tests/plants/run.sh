@@ -1,11 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Plants bugs, one at a time, in a copy of the tree, and expects the simulator's tests to catch each.
+# Plants bugs, one at a time, in a copy of the tree, and expects the tests to catch each.
 # A plant is tests/plants/NAME.patch: first lines of the form "Key: value", then a diff for
 # `git apply`. Keys:
 #
 #   Breaks    the promise, and how
-#   Runs      the test program (tests/sim/NAME.c), and the test in it
+#   Runs      the test program (NAME.c in tests/sim/ or tests/unit/), and the test in it
 #   Seeds     within so many seeds it must be caught; without: the test takes none
 #
 # Usage: run.sh [NAME ...]; all, when none is named. Run it from a built tree, and only what a plant
@@ -23,8 +23,16 @@ value() {
 	sed -n "s/^$1:[[:space:]]*//p" "$2" | head -n 1
 }
 
+# Where the program NAME ends up.
+binary() {
+	local prefix=
+
+	[ -e "$root/tests/sim/$1.c" ] && prefix=sim_
+	echo "build/release/tests/$prefix$1"
+}
+
 build() {
-	make -C "$copy" --no-print-directory NO_SETUP=1 "build/release/tests/sim_$1" \
+	make -C "$copy" --no-print-directory NO_SETUP=1 "$(binary "$1")" \
 		>"$copy/build.log" 2>&1
 }
 
@@ -35,7 +43,7 @@ run() {
 
 # Prints what the first line of a failure says.
 told() {
-	grep -aoE 'seed [0-9]+ failed: .*|CHECK\(.*|Segmentation fault.*|world stands still.*' "$1" |
+	grep -aoE 'seed [0-9]+ failed: .*|CHECK\(.*|error: .*|Segmentation fault.*|world stands still.*' "$1" |
 		head -n 1 | cut -c 1-150
 }
 
@@ -60,7 +68,7 @@ plant() {
 		return
 	fi
 	if build "$program"; then
-		run "$copy/build/release/tests/sim_$program" "$tests" "${seeds:-1}" 2>/dev/null
+		run "$copy/$(binary "$program")" "$tests" "${seeds:-1}" 2>/dev/null
 		status=$?
 		if [ "$status" -eq 0 ] || [ "$status" -eq 124 ]; then
 			verdict no "$name: not caught by $tests${seeds:+ within $seeds seeds} ($status)"
