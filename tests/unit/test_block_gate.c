@@ -111,6 +111,42 @@ static void close_drains(void **state)
 	assert_int_equal(done_before_drained, 3);
 }
 
+static struct block_req *held;
+
+static void hold(struct block_dev *dev, struct block_req *req)
+{
+	(void)dev;
+	held = req;
+}
+
+static void release(struct io_op *op)
+{
+	(void)op;
+	assert_int_equal(n_drained, 0);
+	block_done(held, 0);
+	finish_one();
+}
+
+/* E7: a gate is not drained as long as the device below keeps a request. */
+static void close_waits_for_what_is_inside(void **state)
+{
+	static const struct block_ops ops = {.name = "holds", .submit = hold};
+	struct block_dev holder = {.ops = &ops};
+	struct io_op timer = {.done = release};
+	struct block_req req;
+
+	(void)state;
+	block_set_size(&holder, SIZE);
+	gate_init(&gate, &holder, test_loop, 8);
+	start(&req, BLOCK_WRITE);
+	close_gate();
+	test_pending++;
+	io_timer(test_loop, &timer, 5000000);
+	test_run();
+	assert_int_equal(n_drained, 1);
+	assert_int_equal(done_before_drained, 1);
+}
+
 /* E7: what comes after the gate closed is refused and reaches nothing below. */
 static void closed_refuses(void **state)
 {
@@ -270,9 +306,10 @@ static void table_refuses(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(open_passes),  TEST(close_drains),  TEST(closed_refuses), TEST(close_empty),
-	    TEST(size_follows), TEST(table_empty),   TEST(table_resolves), TEST(table_claims),
-	    TEST(table_lists),  TEST(table_refuses),
+	    TEST(open_passes),    TEST(close_drains),   TEST(close_waits_for_what_is_inside),
+	    TEST(closed_refuses), TEST(close_empty),    TEST(size_follows),
+	    TEST(table_empty),    TEST(table_resolves), TEST(table_claims),
+	    TEST(table_lists),    TEST(table_refuses),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
