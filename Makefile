@@ -101,15 +101,12 @@ run: ## Set up, build, and serve a disk from DATA_DIR (./data); Ctrl-C stops it
 	@$(SUBMAKE) all
 	@exec $(BIN)/volumed --data-dir '$(DATA_DIR)' --nbd-listen '$(NBD_LISTEN)' --hints $(ARGS)
 
-# CHECK_SANITIZERS=1 adds the programs under ASan and UBSan.
 check: ## Set up, build, and run the tests: unit, simulator, fuzz (short), end to end
 	@scripts/setup.sh build test
 	@$(SUBMAKE) tests
-	@$(if $(CHECK_SANITIZERS),$(SUBMAKE) MODE=asan tests)
 	@$(TRY_GUEST)
 	@MODE=$(MODE) VOLUMED=$(BIN)/volumed scripts/check.sh $(TEST_BINS) \
-		$(if $(CHECK_SANITIZERS),$(subst $(BUILD)/,build/asan/,$(TEST_BINS))) $(SCRIPTS) \
-		'tests/nbd/check $(NBD_RAM)'
+		$(SCRIPTS) 'tests/nbd/check $(NBD_RAM)'
 
 SOAK_SEEDS ?= 5000
 SOAK_FUZZ_SECONDS ?= 600
@@ -120,6 +117,21 @@ soak: ## The long tests: thousands of simulator seeds, 200 kill rounds, ten minu
 	@MODE=$(MODE) VOLUMED=$(BIN)/volumed SOAK=1 SIM_SEEDS=$(SOAK_SEEDS) \
 		KILL_ROUNDS=200 FUZZ_SECONDS=$(SOAK_FUZZ_SECONDS) CHECK_TIMEOUT=14400 \
 		scripts/check.sh $(TEST_BINS) $(LIBFUZZER) $(SCRIPTS) 'tests/nbd/check $(NBD_RAM)'
+
+# What .ci/run adds to `make check`. Under ASan and UBSan: every program, with few seeds; of the
+# power-cut loops, which take long, each fifth point. Under TSan: what has threads.
+ASAN_BINS  = $(subst $(BUILD)/,build/asan/,$(TEST_BINS))
+TSAN_NAMES = $(notdir $(wildcard tests/unit/test_io_*.c tests/unit/test_store_*.c)) test_api_server.c
+TSAN_BINS  = $(patsubst %.c,build/tsan/tests/%,$(TSAN_NAMES))
+check-sanitizers: ## What pays under sanitizers: parsers, protocol, few seeds; threads under TSan
+	@scripts/setup.sh build test
+	@$(SUBMAKE) MODE=asan tests
+	@$(SUBMAKE) MODE=tsan all build/tsan/tests/nbd_ram $(TSAN_BINS)
+	@SIM_SEEDS=5 SIM_STRIDE=5 FUZZ_RUNS=20000 scripts/check.sh $(ASAN_BINS) \
+		'tests/nbd/check build/asan/tests/nbd_ram'
+	@VOLUMED=build/tsan/bin/volumed KILL_ROUNDS=2 scripts/check.sh $(TSAN_BINS) \
+		'tests/nbd/check build/tsan/tests/nbd_ram' $(addprefix tests/e2e/test_,stop.py kill.py \
+		activation.py cli_http.sh)
 
 check-asan: ## The tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) --no-print-directory MODE=asan check
@@ -178,12 +190,12 @@ clean: ## Remove what was built (data/ stays)
 help: ## This list
 	@echo 'Targets of volumed:'
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(filter-out %.d,$(MAKEFILE_LIST)) | sort | \
-		while IFS="$$(printf '\t')" read -r name what; do printf '  %-12s %s\n' \
+		while IFS="$$(printf '\t')" read -r name what; do printf '  %-17s %s\n' \
 		"$$name" "$$what"; done
 	@echo 'Variables: MODE=release|asan|tsan|cov, CFLAGS, WERROR=1, V=1, DATA_DIR, NBD_LISTEN,'
 	@echo '  ARGS, PREFIX, DESTDIR, KILL_ROUNDS, SIM_SEEDS, NO_SETUP=1 (install no packages).'
 
-.PHONY: all tests fuzzers objects setup run check soak check-asan check-tsan fuzz lint tidy format \
+.PHONY: all tests fuzzers objects setup run check soak check-sanitizers check-asan check-tsan fuzz lint tidy format \
 	install clean help FORCE
 .DELETE_ON_ERROR:
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -10,14 +10,21 @@
  * every `done` runs on the loop that the caller named.
  *
  * Promises:
- *  T1  A segment is listed durably as lent to its volume before `lend` completes. No segment is
- * lent twice. T2  An object's swap is atomic: after a power cut it is the old or the new version,
- * whole. Done means durable. One damaged copy costs at most the newest version: get then gives the
- * one before, and says so. T3  A freed segment is lent again only after it was freed, with a higher
- * generation. What it holds then is anything: the log finds its own records by volume, incarnation,
- * generation and sequence. T4  A sync that fails fails for ever: every later append and sync of
- * this store is -EIO until it is opened anew, since nobody knows what the disk has dropped. T5 Only
- * the newest owner term may lend, free or swap.
+ *  T1  A segment is listed durably as lent to its volume, and has its space below, before `lend`
+ *      completes. No segment is lent twice.
+ *
+ *  T2  An object's swap is atomic: after a power cut it is the old or the new version, whole. Done
+ *      means durable. One damaged copy costs at most the newest version: get then gives the one
+ *      before, and says so.
+ *
+ *  T3  A freed segment is lent again only after it was freed, with a higher generation. What it
+ *      holds then is anything: the log finds its own records by volume, incarnation, generation
+ *      and sequence.
+ *
+ *  T4  A sync that fails fails for ever: every later append and sync of this store is -EIO until it
+ *      is opened anew, since nobody knows what the disk has dropped.
+ *
+ *  T5  Only the newest owner term may lend, free or swap.
  */
 #ifndef STORE_STORE_H
 #define STORE_STORE_H

@@ -4,8 +4,8 @@
  * after the 1st, 2nd, 3rd ... point of it, until it completes uncut; each time everything is opened
  * again and judged (tests/sim/drill.h): E1 to E5, E8, pins.
  *
- * SIM_TEST=write_one_block runs one loop; SIM_K=17 only its 17th cut. Long loops take strides, but
- * for SOAK=1.
+ * SIM_TEST=write_one_block runs one loop; SIM_K=17 only its 17th cut, SIM_STRIDE=5 each fifth. Long
+ * loops take strides, but for SOAK=1.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -91,7 +91,8 @@ static uint64_t number(const char *name)
 
 static void run_loop(const struct loop *loop, uint64_t seed, enum oracle_crash kind)
 {
-	uint64_t stride = loop->stride && !number("SOAK") ? loop->stride : 1;
+	uint64_t stride =
+	    (loop->stride && !number("SOAK") ? loop->stride : 1) * max_u64(number("SIM_STRIDE"), 1);
 	uint64_t k = number("SIM_K") ? number("SIM_K") : 1 + seed % stride;
 
 	while (k < K_MAX && cut_once(loop, kind, seed, k) && !number("SIM_K"))
