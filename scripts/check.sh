@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Runs test programs and prints each one's result, the output of those that fail, and at the end a
 # line "N passed, N failed"; the seconds say what took long. Arguments: cmocka programs, fuzz targets
-# (fuzz_*, under libFuzzer in build/fuzz), and scripts, perhaps with arguments in the same word. A program counts by its TAP
-# lines ("ok", "not ok") or by what Python's unittest prints at the end; one that dies, hangs, runs
-# no test or fewer than it planned has failed. Two run at a time.
+# (fuzz_*, under libFuzzer in build/fuzz), and scripts, perhaps with arguments in the same word. A
+# program counts by its TAP lines ("ok", "not ok") or by what Python's unittest prints at the end;
+# one that dies, hangs, runs no test or fewer than it planned has failed. Two run at a time.
 #
 #   CHECK_JOBS     how many run at a time (2)
 #   CHECK_TIMEOUT  seconds for one program (300)
