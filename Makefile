@@ -119,7 +119,7 @@ soak: ## The long tests: thousands of simulator seeds, 200 kill rounds, ten minu
 		scripts/check.sh $(TEST_BINS) $(LIBFUZZER) $(SCRIPTS) 'tests/nbd/check $(NBD_RAM)'
 
 # What .ci/run adds to `make check`. Under ASan and UBSan: every program, with few seeds; of the
-# power-cut loops, which take long, each fifth point. Under TSan: what has threads.
+# power-cut loops, which take long, each seventh point. Under TSan: what has threads.
 ASAN_BINS  = $(subst $(BUILD)/,build/asan/,$(TEST_BINS))
 TSAN_NAMES = $(notdir $(wildcard tests/unit/test_io_*.c tests/unit/test_store_*.c)) test_api_server.c
 TSAN_BINS  = $(patsubst %.c,build/tsan/tests/%,$(TSAN_NAMES))
@@ -127,7 +127,7 @@ check-sanitizers: ## What pays under sanitizers: parsers, protocol, few seeds; t
 	@scripts/setup.sh build test
 	@$(SUBMAKE) MODE=asan tests
 	@$(SUBMAKE) MODE=tsan all build/tsan/tests/nbd_ram $(TSAN_BINS)
-	@SIM_SEEDS=5 SIM_STRIDE=5 FUZZ_RUNS=20000 scripts/check.sh $(ASAN_BINS) \
+	@SIM_SEEDS_MAX=5 SIM_STRIDE=7 FUZZ_RUNS=20000 scripts/check.sh $(ASAN_BINS) \
 		'tests/nbd/check build/asan/tests/nbd_ram'
 	@VOLUMED=build/tsan/bin/volumed KILL_ROUNDS=2 scripts/check.sh $(TSAN_BINS) \
 		'tests/nbd/check build/tsan/tests/nbd_ram' $(addprefix tests/e2e/test_,stop.py kill.py \

@@ -20,6 +20,7 @@
 #include "base/mem.h"
 #include "base/util.h"
 #include "tests/sim/drill.h"
+#include "tests/sim/seeds.h"
 
 #define VOLUME_BYTES (6 * MiB)
 #define K_MAX        20000
@@ -91,8 +92,7 @@ static uint64_t number(const char *name)
 
 static void run_loop(const struct loop *loop, uint64_t seed, enum oracle_crash kind)
 {
-	uint64_t stride =
-	    (loop->stride && !number("SOAK") ? loop->stride : 1) * max_u64(number("SIM_STRIDE"), 1);
+	uint64_t stride = (loop->stride && !number("SOAK") ? loop->stride : 1) * seeds_stride();
 	uint64_t k = number("SIM_K") ? number("SIM_K") : 1 + seed % stride;
 
 	while (k < K_MAX && cut_once(loop, kind, seed, k) && !number("SIM_K"))

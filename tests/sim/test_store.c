@@ -39,7 +39,7 @@ static void cut_everywhere(scenario act, uint64_t n_seeds)
 	for (uint64_t seed = seeds.first; seed <= last; seed++) {
 		bool dead = true;
 
-		for (uint64_t k = 1; dead; k++) {
+		for (uint64_t k = 1; dead; k += seeds_stride()) {
 			struct rig *r = rig_new(seed * 1000 + k, NULL);
 
 			r->kill = seed % 2 == 0;
