@@ -56,8 +56,8 @@ struct rig *rig_new(uint64_t seed, const struct sim_options *options)
 	r->sim = sim_new(seed, options);
 	r->max_size = format_group_offset(SEGMENT, GROUPS);
 	r->pool = 2;
-	r->page = sim_alloc(2 * IO_LENGTH);
-	r->page = (uint8_t *)round_up((uintptr_t)r->page, IO_LENGTH);
+	r->page_memory = sim_alloc(2 * IO_LENGTH);
+	r->page = (uint8_t *)round_up((uintptr_t)r->page_memory, IO_LENGTH);
 	if (options && options->is_device)
 		sim_file_plant(r->sim, PATH, r->max_size - 1, "", 1);
 	return r;
@@ -66,7 +66,7 @@ struct rig *rig_new(uint64_t seed, const struct sim_options *options)
 void rig_free(struct rig *r)
 {
 	sim_free(r->sim);
-	/* The page is not given back by its aligned address; the process is short. */
+	sim_release(r->page_memory);
 	sim_release(r);
 }
 

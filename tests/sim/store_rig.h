@@ -76,7 +76,8 @@ struct rig {
 	struct op ops[OPS];
 	struct store_io io;
 	bool io_done;
-	uint8_t *page; /* IO_LENGTH, aligned */
+	uint8_t *page;     /* IO_LENGTH, aligned */
+	void *page_memory; /* which it is in */
 	struct iovec iov;
 };
 
