@@ -155,20 +155,25 @@ void checkpoint_hold(struct volume *v)
 	v->holds++;
 }
 
+void checkpoint_resume(struct volume *v)
+{
+	if (!v->checkpoint && !list_empty(&v->checkpoint_waiters))
+		checkpoint_start(v);
+	volume_kick(v);
+}
+
 void checkpoint_release(struct volume *v)
 {
 	CHECK(v->holds > 0);
 	v->holds--;
-	if (v->holds == 0 && !v->checkpoint && !list_empty(&v->checkpoint_waiters))
-		checkpoint_start(v);
-	volume_kick(v);
+	checkpoint_resume(v);
 	checkpoint_idle_arm(v);
 }
 
 static void checkpoint_start(struct volume *v)
 {
-	if (v->holds > 0)
-		return; /* checkpoint_release sees to those who wait */
+	if (v->holds > 0 || (v->moving && !gc_retract(v)))
+		return; /* checkpoint_resume sees to those who wait */
 	checkpoint_begin(v);
 }
 
@@ -380,7 +385,8 @@ static void merge_blocks(struct checkpoint *c, struct leaf *leaf)
 				segments_live(v, b->segment, -BLOCK_SIZE);
 			continue;
 		}
-		leaf->content.birth[i / BIRTH_BLOCKS] = c->sb.sequence;
+		if (!b->moved)
+			leaf->content.birth[i / BIRTH_BLOCKS] = c->sb.sequence;
 		entry_replace(v, &leaf->content.entries[i], &e);
 	}
 }
@@ -427,7 +433,7 @@ static struct leaf *merge_leaf(struct checkpoint *c, uint64_t number)
 static int merge_one(struct checkpoint *c, uint64_t number)
 {
 	struct volume *v = c->volume;
-	struct blob_ref ref = {.birth = c->sb.sequence};
+	struct blob_ref ref = {0};
 	struct leaf *leaf = merge_leaf(c, number);
 	struct index_page *page;
 	uint8_t *buf;
@@ -440,6 +446,8 @@ static int merge_one(struct checkpoint *c, uint64_t number)
 	page = map_index_page(v, number);
 	merge_ranges(c, leaf);
 	merge_blocks(c, leaf);
+	for (int i = 0; i < LEAF_BIRTHS; i++)
+		ref.birth = max_u64(ref.birth, leaf->content.birth[i]);
 	ref.length =
 	    (uint32_t)leaf_encode(buf, v->id, number, c->sb.sequence, &leaf->content, &ref.sum);
 	checkpoint_out_done(c, &ref, &page->refs[number % INDEX_LEAVES], leaf);
@@ -667,5 +675,10 @@ static void checkpoint_end(struct checkpoint *c)
 		checkpoint_start(v);
 	volume_kick(v);
 	checkpoint_idle_arm(v);
+	if (!error)
+		gc_consider(v);
+	/* Somebody waits for what becomes free one checkpoint later. */
+	if (v->reap_later && segments_out_of_space(v, STORE_STREAM_USER))
+		checkpoint_for_space(v);
 	volume_close_kick(v);
 }

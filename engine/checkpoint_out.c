@@ -158,6 +158,7 @@ void checkpoint_out_flush(struct checkpoint *c)
 	padded = (uint32_t)round_up(out->used, v->store->info.alignment);
 	memset(out->buf + out->used, 0, padded - out->used);
 	out->segment->tail += padded;
+	v->stats.map_bytes += padded;
 	out->segment->users++;
 	out->busy = true;
 	out->iov.iov_base = out->buf;

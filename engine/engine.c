@@ -21,6 +21,7 @@
 #define N_BLOBS           64
 #define CHECKPOINT_LOG    (512 * MiB)
 #define CHECKPOINT_BLOCKS (128 * 1024)
+#define GC_SLACK          (256 * MiB)
 #define CHECKPOINT_IDLE   (5 * NSEC_PER_SEC)
 
 static void engine_run(struct io_hook *hook);
@@ -37,6 +38,8 @@ static void engine_defaults(struct engine_config *c)
 		c->checkpoint_log = CHECKPOINT_LOG;
 	if (c->checkpoint_blocks == 0)
 		c->checkpoint_blocks = CHECKPOINT_BLOCKS;
+	if (c->gc_slack == 0)
+		c->gc_slack = GC_SLACK;
 	if (c->checkpoint_idle_ns == 0)
 		c->checkpoint_idle_ns = CHECKPOINT_IDLE;
 }
@@ -70,6 +73,8 @@ int engine_new(struct io_loop *loop, struct store *store, const struct engine_co
 	list_init(&e->starved);
 	list_init(&e->leaf_lru);
 	list_init(&e->leaf_starved);
+	list_init(&e->gc_queue);
+	list_init(&e->resizes);
 	list_init(&e->hook.node);
 	if (!engine_pools(e)) {
 		engine_free(e);
@@ -88,6 +93,7 @@ void engine_free(struct engine *e)
 	CHECK(e->n_volumes == 0);
 	if (!list_empty(&e->hook.node))
 		io_hook_remove(&e->hook);
+	gc_free(e);
 	pool_free(e->ops);
 	pool_free(e->records);
 	pool_free(e->read_ios);
@@ -162,6 +168,7 @@ static void op_start(struct op *op)
 	case OP_ZERO:
 	case OP_TRIM:
 	case OP_RESIZE:
+	case OP_MOVE:
 		write_start(op);
 		break;
 	case OP_FLUSH:
@@ -219,6 +226,12 @@ static void engine_run(struct io_hook *hook)
 		engine_feed_starved(e);
 	if (!list_empty(&e->leaf_starved))
 		leaf_feed_starved(e);
+	while ((node = list_pop(&e->resizes))) {
+		if (volume_resize_start(list_entry(node, struct volume, resize)))
+			continue;
+		list_add_head(&e->resizes, node);
+		break;
+	}
 	while (engine_take_incoming(e))
 		continue;
 	while ((node = list_pop(&e->kicked)))
@@ -238,8 +251,10 @@ struct op *op_get(struct volume *v, enum op_kind kind)
 {
 	struct op *op = pool_get(v->engine->ops);
 
-	if (!op)
+	if (!op) {
+		v->engine->short_of_ops = true;
 		return NULL;
+	}
 	memset(op, 0, sizeof(*op));
 	op->volume = v;
 	op->kind = kind;
@@ -254,6 +269,7 @@ void op_done(struct op *op)
 	struct engine *e = op->volume->engine;
 	struct block_req *req = op->req;
 	struct volume_op *volume_op = op->volume_op;
+	struct gc *gc = op->gc;
 	int error = op->error;
 
 	CHECK(!op->locked);
@@ -263,8 +279,14 @@ void op_done(struct op *op)
 	if (op->tail)
 		block_put(e, op->tail);
 	pool_put(e->ops, op);
+	if (e->short_of_ops) {
+		e->short_of_ops = false;
+		engine_wake(e);
+	}
 	if (req) {
 		block_done(req, error);
+	} else if (gc) {
+		gc_on_moved(gc, error);
 	} else {
 		volume_op->err.code = error;
 		volume_op->done(volume_op);

@@ -34,7 +34,8 @@ struct engine_config {
 	uint32_t n_buffers;      /* record buffers (1 MiB and a header); 0: the default */
 	uint32_t n_leaves;       /* map leaves of 16 KiB in memory; 0: the default */
 	uint64_t checkpoint_log; /* bytes of log after which a checkpoint starts; 0: the default */
-	uint32_t checkpoint_blocks;  /* changed blocks after which one starts; 0: the default */
+	uint32_t checkpoint_blocks; /* changed blocks after which one starts; 0: the default */
+	uint64_t gc_slack; /* bytes of garbage that are never worth collecting; 0: the default */
 	uint64_t checkpoint_idle_ns; /* a changed volume that rests this long is checkpointed; 0:
 					default */
 	/* Told of each block that can't be read as it was written; on the loop. May be NULL. */
@@ -43,7 +44,8 @@ struct engine_config {
 };
 int engine_new(struct io_loop *loop, struct store *store, const struct engine_config *config,
 	       struct engine **ret_engine, struct err *err);
-void engine_free(struct engine *engine); /* all volumes are closed; NULL is legal */
+/* All volumes are closed, and the loop has turned since, or has ended. NULL is legal. */
+void engine_free(struct engine *engine);
 
 enum volume_health {
 	VOLUME_OK,
@@ -67,6 +69,9 @@ struct volume_stats {
 	uint64_t bad_reads;      /* blocks that failed their checksum, since open */
 	uint64_t replayed;       /* records that open replayed */
 	uint64_t overlay_blocks; /* changed since the last checkpoint */
+	uint64_t logged_bytes;   /* appended to the log since open, headers included */
+	uint64_t moved_bytes;    /* copied by garbage collection since open, headers included */
+	uint64_t map_bytes;      /* leaves and the rest of the map, written since open */
 };
 
 /* An operation on a volume as a whole; belongs to the engine until `done`. */
@@ -105,7 +110,8 @@ void volume_checkpoint(struct volume_op *op);
  * five roots at a time, slots 0 to 4; pins last over restarts. */
 void volume_pin(struct volume_op *op, int slot);
 void volume_unpin(struct volume_op *op, int slot);
-/* Grows the volume by a RESIZE record; durable when done. -EINVAL if it would shrink. */
+/* Grows the volume by a RESIZE record; durable when done. One at a time; never to less than it has.
+ */
 void volume_resize(struct volume_op *op);
 /* Deletes a volume that is not open. First its superblock goes, durably: from then on there is no
  * such volume. Then its segments, at most VOLUME_DELETE_BATCH in one call: op->more says that some

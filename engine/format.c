@@ -164,6 +164,8 @@ static int record_runs_check(const uint8_t *buf, const struct record_header *h)
 		if (run.lba > VOLUME_SIZE_MAX / BLOCK_SIZE ||
 		    run.blocks > VOLUME_SIZE_MAX / BLOCK_SIZE)
 			return -EBADMSG;
+		if (run.type == RUN_MOVE && run.blocks <= RECORD_BLOCKS_MAX)
+			sums += run.blocks;
 		if (run.type != RUN_WRITE)
 			continue;
 		sums += run.blocks;

@@ -67,6 +67,12 @@
  *  28  u32 reserved
  *  32  u64 nonce (for encryption: unique in the volume's life)
  *  40  u64 argument (RESIZE: the new size in bytes; else 0)
+ *
+ * MOVE has no payload. It says where blocks were and where their copies are: nonce and `stored` are
+ * the old segment and offset in it, argument and `offset` the new ones. It has checksums as WRITE.
+ * It counts for each block only where the map still names the old place. The copies stand in
+ * records of the moved stream, which have sequence 0 and keep the nonces; they are durable before
+ * the MOVE is logged.
  */
 #define RECORD_FIXED    128
 #define RUN_BYTES       48
@@ -84,7 +90,7 @@ enum run_type {
 	RUN_WRITE = 1,
 	RUN_ZERO = 2, /* WRITE_ZEROES */
 	RUN_TRIM = 3,
-	RUN_MOVE = 4,     /* reserved: garbage collection */
+	RUN_MOVE = 4,     /* garbage collection has copied these blocks */
 	RUN_HYDRATE = 5,  /* reserved: data of the base snapshot */
 	RUN_SNAPSHOT = 6, /* reserved */
 	RUN_RESIZE = 7,

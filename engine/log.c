@@ -56,44 +56,55 @@ static uint32_t fill_header(const struct fill *f, uint32_t more_runs, uint32_t m
 	return (uint32_t)round_up(bytes, f->alignment);
 }
 
-/* How many blocks of data the op's next part brings, and how many runs. */
-static void part_size(const struct op *op, uint32_t *ret_runs, uint32_t *ret_blocks)
+/* What the op's next part brings to a record. */
+struct part {
+	uint32_t runs;
+	uint32_t sums;
+	uint32_t payload; /* bytes */
+};
+
+static void part_size(const struct op *op, struct part *ret_part)
 {
+	*ret_part = (struct part){.runs = 1};
 	switch (op->kind) {
 	case OP_WRITE:
-		*ret_runs = 1;
-		*ret_blocks = (uint32_t)min_u64(op->end - op->next, RECORD_BLOCKS_MAX);
+		ret_part->sums = (uint32_t)min_u64(op->end - op->next, RECORD_BLOCKS_MAX);
+		ret_part->payload = ret_part->sums * BLOCK_SIZE;
 		return;
 	case OP_ZERO:
-		*ret_runs = 1 + (op->head != NULL) + (op->tail != NULL);
-		*ret_blocks = (op->head != NULL) + (op->tail != NULL);
+		ret_part->sums = (op->head != NULL) + (op->tail != NULL);
+		ret_part->payload = ret_part->sums * BLOCK_SIZE;
+		ret_part->runs += ret_part->sums;
+		return;
+	case OP_MOVE:
+		ret_part->runs = gc_move_size(op->gc, &ret_part->sums);
 		return;
 	case OP_TRIM:
 	case OP_RESIZE:
 	case OP_READ:
 	case OP_FLUSH:
 	case OP_STATUS:
-		*ret_runs = 1;
-		*ret_blocks = 0;
 		return;
 	}
 }
 
-/* In a full store the last of the head is kept for trims, which make room (E6). */
-static uint32_t room_kept(const struct volume *v, uint32_t blocks)
+/* With no segment at hand to follow it, the last of the head is kept for trims and moves, which
+ * make room (E6). */
+static uint32_t room_kept(const struct volume *v, const struct part *part)
 {
-	return blocks > 0 && segments_out_of_space(v, STORE_STREAM_USER) ? TRIM_RESERVE : 0;
+	return part->payload > 0 && v->segments.n_spare[STORE_STREAM_USER] == 0 ? TRIM_RESERVE : 0;
 }
 
-static bool part_fits(const struct fill *f, uint32_t runs, uint32_t blocks)
+static bool part_fits(const struct fill *f, const struct part *part)
 {
 	const struct record_header *h = &f->rec->h;
-	uint32_t kept = room_kept(f->volume, blocks);
+	uint32_t kept = room_kept(f->volume, part);
 
-	if (f->closed || h->n_runs + runs > RECORD_RUNS_MAX ||
-	    h->n_sums + blocks > RECORD_BLOCKS_MAX)
+	if (f->closed || h->n_runs + part->runs > RECORD_RUNS_MAX ||
+	    h->n_sums + part->sums > RECORD_BLOCKS_MAX)
 		return false;
-	return fill_header(f, runs, blocks) + f->payload + blocks * BLOCK_SIZE + kept <= f->room;
+	return fill_header(f, part->runs, part->sums) + f->payload + part->payload + kept <=
+	       f->room;
 }
 
 static struct run *fill_run(struct fill *f, uint8_t type, uint64_t lba, uint64_t blocks)
@@ -174,17 +185,29 @@ static void fill_zero(struct fill *f, struct op *op)
 	op->next = op->end;
 }
 
-static void fill_op(struct fill *f, struct op *op, uint32_t blocks)
+static void fill_move(struct fill *f, const struct op *op, const struct part *part)
+{
+	struct record *rec = f->rec;
+
+	gc_move_fill(op->gc, rec->runs + rec->h.n_runs, rec->sums + rec->h.n_sums);
+	rec->h.n_runs += part->runs;
+	rec->h.n_sums += part->sums;
+}
+
+static void fill_op(struct fill *f, struct op *op, const struct part *part)
 {
 	struct record *rec = f->rec;
 
 	switch (op->kind) {
 	case OP_WRITE:
-		fill_write(f, op, blocks);
+		fill_write(f, op, part->sums);
 		break;
 	case OP_ZERO:
 	case OP_TRIM:
 		fill_zero(f, op);
+		break;
+	case OP_MOVE:
+		fill_move(f, op, part);
 		break;
 	case OP_RESIZE:
 		fill_run(f, RUN_RESIZE, 0, 0)->argument = op->volume_op->size;
@@ -206,13 +229,12 @@ static void record_fill(struct fill *f, struct volume *v)
 {
 	while (!list_empty(&v->write_queue)) {
 		struct op *op = list_first(&v->write_queue, struct op, link);
-		uint32_t runs;
-		uint32_t blocks;
+		struct part part;
 
-		part_size(op, &runs, &blocks);
-		if (!part_fits(f, runs, blocks))
+		part_size(op, &part);
+		if (!part_fits(f, &part))
 			return;
-		fill_op(f, op, blocks);
+		fill_op(f, op, &part);
 		if (op->next < op->end)
 			return; /* the rest of a large request goes into records of its own */
 		list_remove(&op->link);
@@ -223,31 +245,40 @@ static void record_fill(struct fill *f, struct volume *v)
 /* ---- Placing and appending it -------------------------------------------------------------------
  */
 
+/* Writes wait for the collector where it can help, and fail where it can't (E6). */
+static void log_no_space(struct volume *v)
+{
+	gc_consider(v);
+	if (!gc_can_help(v))
+		log_fail_queued(v, -ENOSPC);
+}
+
 /* The head, with room for the op at the front of the queue; NULL: not now. */
 static struct segment *log_head(struct volume *v, struct record *rec)
 {
 	struct fill f = {.volume = v, .rec = rec, .alignment = v->store->info.alignment};
 	struct op *op = list_first(&v->write_queue, struct op, link);
-	uint32_t runs;
-	uint32_t blocks;
+	struct segment *next;
+	struct part part;
 
-	part_size(op, &runs, &blocks);
+	part_size(op, &part);
 	if (v->head) {
 		f.room = v->store->info.segment_size - v->head->tail;
-		if (part_fits(&f, runs, blocks))
+		if (part_fits(&f, &part))
 			return v->head;
-		if (room_kept(v, blocks)) {
-			log_fail_queued(v, -ENOSPC);
-			return NULL;
-		}
+	}
+	next = segments_take(v, STORE_STREAM_USER);
+	if (!next) {
+		if (segments_out_of_space(v, STORE_STREAM_USER))
+			log_no_space(v);
+		return NULL;
+	}
+	if (v->head) {
 		v->head->state = SEGMENT_CLOSED;
 		segments_mark_dirty(v, v->head);
-		v->head = NULL;
 	}
-	v->head = segments_take(v, STORE_STREAM_USER);
-	if (!v->head && segments_out_of_space(v, STORE_STREAM_USER))
-		log_fail_queued(v, -ENOSPC);
-	return v->head;
+	v->head = next;
+	return next;
 }
 
 static void record_seal(struct volume *v, struct record *rec, struct fill *f)
@@ -266,6 +297,8 @@ static void record_seal(struct volume *v, struct record *rec, struct fill *f)
 	v->head->newest = h->sequence;
 	v->head->users++;
 	v->stats.records++;
+	v->stats.logged_bytes += h->header_length + h->payload_length;
+	v->gc_credit += (int64_t)h->payload_length * GC_CREDIT;
 	segments_mark_dirty(v, v->head);
 }
 
@@ -405,6 +438,36 @@ static void apply_zero(struct volume *v, const struct record_header *h, const st
 	}
 }
 
+/* A copy counts only where nothing has changed the block since it was made. What changed since the
+ * last checkpoint began is in the overlay, and no checkpoint begins while a MOVE is on its way
+ * (gc.c). So what the overlay does not know is as it was, here and in replay. */
+static void apply_move(struct volume *v, const struct record_header *h, const struct run *run,
+		       const uint32_t *sums)
+{
+	struct segment *to = segments_find(v, run->argument);
+	struct entry e = {.segment = to->id & ((UINT64_C(1) << 48) - 1), .state = ENTRY_DATA};
+
+	for (uint32_t i = 0; i < run->blocks; i++) {
+		struct entry old;
+		uint32_t sectors = i * (BLOCK_SIZE / BLOCK_SECTOR);
+
+		if (overlay_get(&v->active, run->lba + i, &old) &&
+		    (old.state != ENTRY_DATA || old.segment != run->nonce ||
+		     old.offset != run->stored + sectors))
+			continue;
+		e.offset = run->payload_offset + sectors;
+		e.sum = sums[i];
+		overlay_put_moved(&v->active, run->lba + i, &e, h->sequence, &old);
+		if (old.state == ENTRY_DATA)
+			segments_live_active(v, old.segment, -BLOCK_SIZE);
+		to->live_active += BLOCK_SIZE;
+	}
+	to->newest = h->sequence;
+	to->tail = (uint32_t)max_u64(to->tail, (uint64_t)run->payload_offset * BLOCK_SECTOR +
+						   run->blocks * BLOCK_SIZE);
+	segments_mark_dirty(v, to);
+}
+
 void log_apply(struct volume *v, const struct record_header *h, const struct run *runs,
 	       const uint32_t *sums, struct segment *segment)
 {
@@ -425,6 +488,9 @@ void log_apply(struct volume *v, const struct record_header *h, const struct run
 			block_set_size(&v->dev, run->argument);
 			break;
 		case RUN_MOVE:
+			apply_move(v, h, run, sums);
+			sums += run->blocks;
+			break;
 		case RUN_HYDRATE:
 		case RUN_SNAPSHOT:
 		case RUN_FENCE:
@@ -452,7 +518,7 @@ static void op_part_done(struct op *op, int error)
 		return;
 	if (op->next < op->end) /* failed with parts still queued: log_fail_queued ends it */
 		return;
-	if (!op->error && (op->kind == OP_RESIZE || (op->req->flags & BLOCK_FUA)))
+	if (!op->error && (op->kind == OP_RESIZE || (op->req && (op->req->flags & BLOCK_FUA))))
 		log_wait_durable(op);
 	else
 		op_done(op);

@@ -105,10 +105,21 @@ void overlay_put(struct overlay *o, uint64_t lba, const struct entry *e, uint64_
 	}
 	b->lba = (lba + 1) & ((UINT64_C(1) << 48) - 1);
 	b->state = e->state;
+	b->moved = 0;
 	b->segment = e->segment;
 	b->offset = e->offset;
 	b->sum = e->sum;
 	b->seq = overlay_distance(o, seq);
+}
+
+void overlay_put_moved(struct overlay *o, uint64_t lba, const struct entry *e, uint64_t seq,
+		       struct entry *ret_old)
+{
+	struct overlay_block *b = overlay_slot(o, lba);
+	bool by_user = b->lba != 0 && !b->moved;
+
+	overlay_put(o, lba, e, seq, ret_old);
+	b->moved = !by_user;
 }
 
 /* Index of the first range that ends after lba. */

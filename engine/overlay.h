@@ -15,7 +15,7 @@
 struct overlay_block {
 	uint64_t lba : 48; /* + 1; 0: the slot is empty */
 	uint64_t state : 8;
-	uint64_t unused : 8;
+	uint64_t moved : 8; /* 1: only garbage collection has changed it, no user */
 	uint64_t segment : 48;
 	uint64_t unused2 : 16;
 	uint32_t offset;
@@ -53,6 +53,9 @@ int overlay_reserve(struct overlay *o, uint32_t n_blocks, uint32_t n_ranges);
  */
 void overlay_put(struct overlay *o, uint64_t lba, const struct entry *e, uint64_t seq,
 		 struct entry *ret_old);
+/* As overlay_put, for a block that moved and is what it was. */
+void overlay_put_moved(struct overlay *o, uint64_t lba, const struct entry *e, uint64_t seq,
+		       struct entry *ret_old);
 /* Puts a range; entries below it stay and are outlived by its sequence. */
 void overlay_put_range(struct overlay *o, uint64_t lba, uint64_t blocks, enum entry_state state,
 		       uint64_t seq);

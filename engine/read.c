@@ -90,7 +90,7 @@ static uint8_t *read_target(const struct op *op, uint64_t lba, uint32_t *ret_fro
 	return (uint8_t *)op->req->buf + (from - op->req->offset);
 }
 
-static void bad_block(struct volume *v, uint64_t lba, const char *why)
+void volume_bad_block(struct volume *v, uint64_t lba, const char *why)
 {
 	struct engine_config *config = &v->engine->config;
 
@@ -137,11 +137,11 @@ static int read_one(struct op *op)
 		op->next = next_block(op, op->next, n);
 		return 0;
 	case ENTRY_BAD:
-		bad_block(v, op->next, "known to be lost");
+		volume_bad_block(v, op->next, "known to be lost");
 		return -EIO;
 	case ENTRY_DATA:
 		if (!place_is_ours(v, &e)) {
-			bad_block(v, op->next, "its map entry leads nowhere");
+			volume_bad_block(v, op->next, "its map entry leads nowhere");
 			return -EIO;
 		}
 		io = pool_get(v->engine->read_ios);
@@ -212,7 +212,7 @@ static void read_data(struct op *op, struct read_io *io, const struct entry *e)
 static int read_verify(struct volume *v, struct read_io *io)
 {
 	if (io->io.result < 0) {
-		bad_block(v, io->lba, "the store can't read it");
+		volume_bad_block(v, io->lba, "the store can't read it");
 		return -EIO;
 	}
 	for (uint32_t i = 0; i < io->blocks; i++) {
@@ -220,7 +220,7 @@ static int read_verify(struct volume *v, struct read_io *io)
 
 		if (block_sum(v->id, io->lba + i, block) == io->sums[i])
 			continue;
-		bad_block(v, io->lba + i, "its checksum is wrong");
+		volume_bad_block(v, io->lba + i, "its checksum is wrong");
 		return -EIO;
 	}
 	return 0;

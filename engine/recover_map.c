@@ -298,6 +298,8 @@ void open_release_unused(struct opening *o)
 			continue;
 		if (seg->stream == STORE_STREAM_MAP && !pinned)
 			segments_release(v, seg);
+		else if (seg->stream == STORE_STREAM_MOVED && seg->newest == 0)
+			segments_release(v, seg); /* copies that no MOVE speaks of */
 		else
 			v->reap_later = true;
 	}

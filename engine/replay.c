@@ -189,6 +189,8 @@ static bool payload_is_good(const struct opening *o, const struct record_header 
 		struct run run;
 
 		record_run(header, i, &run);
+		if (run.type == RUN_MOVE) /* its copies were durable before it was logged */
+			sum += (uint32_t)run.blocks;
 		for (uint64_t b = 0; run.type == RUN_WRITE && b < run.blocks; b++) {
 			const uint8_t *block =
 			    payload + (size_t)run.payload_offset * BLOCK_SECTOR + b * BLOCK_SIZE;
@@ -316,6 +318,14 @@ int open_scan(struct opening *o)
 /* ---- Applying -----------------------------------------------------------------------------------
  */
 
+static bool move_is_possible(const struct volume *v, const struct run *run)
+{
+	const struct segment *to = segments_find(v, run->argument);
+	uint64_t end = (uint64_t)run->payload_offset * BLOCK_SECTOR + run->blocks * BLOCK_SIZE;
+
+	return to && to->stream == STORE_STREAM_MOVED && end <= v->store->info.segment_size;
+}
+
 static int apply_one(struct opening *o, const struct found *f)
 {
 	struct volume *v = o->volume;
@@ -325,8 +335,13 @@ static int apply_one(struct opening *o, const struct found *f)
 
 	if (overlay_reserve(&v->active, RECORD_ENTRIES_MAX, 2 * RECORD_RUNS_MAX) < 0)
 		return open_error(o, -ENOMEM, "no memory for replaying its log");
-	for (uint32_t i = 0; i < f->h.n_runs; i++)
+	for (uint32_t i = 0; i < f->h.n_runs; i++) {
 		record_run(header, i, &runs[i]);
+		if (runs[i].type == RUN_MOVE && !move_is_possible(v, &runs[i]))
+			return open_error(
+			    o, -EUCLEAN,
+			    "its log has moved blocks to a segment that is not its own");
+	}
 	for (uint32_t i = 0; i < f->h.n_sums; i++)
 		sums[i] = record_sum(header, f->h.n_runs, i);
 	log_apply(v, &f->h, runs, sums, f->segment);

@@ -171,7 +171,14 @@ static uint32_t spares_wanted(const struct volume *v, enum store_stream stream)
  * rest. */
 static void spares_more(struct volume *v)
 {
-	v->segments.spares_user = (uint32_t)min_u64(v->segments.spares_user * 2, SPARES_USER_MAX);
+	uint64_t capacity;
+	uint64_t left;
+	uint64_t most;
+
+	v->store->ops->space(v->store, &capacity, &left);
+	most = min_u64(left / v->store->info.segment_size / 8, SPARES_USER_MAX);
+	v->segments.spares_user =
+	    (uint32_t)max_u64(SPARES_USER, min_u64(v->segments.spares_user * 2, most));
 }
 
 void segments_rest(struct volume *v)
@@ -225,18 +232,33 @@ void segments_want(struct volume *v, enum store_stream stream)
 	v->store->ops->lend(v->store, &s->lend);
 }
 
+/* One stream is asked for at a time, in turn: none starves because another can't be had. */
+static void segments_want_any(struct volume *v)
+{
+	unsigned last = v->segments.lend.stream;
+
+	for (unsigned k = 0; k < 3; k++) {
+		enum store_stream stream = (enum store_stream)(1 + (last + k) % 3);
+
+		if (stream != STORE_STREAM_MOVED || gc_is_at_work(v))
+			segments_want(v, stream);
+	}
+}
+
 static void lend_on_retry(struct io_op *op)
 {
 	struct volume *v = container_of(op, struct volume, segments.retry);
 
 	v->segments.retrying = false;
+	v->segments.woken = false;
 	if (v->closing) {
 		volume_close_kick(v);
 		return;
 	}
 	checkpoint_for_space(v);
-	segments_want(v, STORE_STREAM_MAP);
-	segments_want(v, STORE_STREAM_USER);
+	gc_consider(v);
+	gc_kick(v);
+	segments_want_any(v);
 	volume_kick(v);
 }
 
@@ -246,7 +268,7 @@ static void lend_done(struct store_ctl *ctl)
 	struct segments *s = &v->segments;
 
 	s->lending = false;
-	s->lend_failed = ctl->error == -ENOSPC;
+	s->lend_failed[ctl->stream] = ctl->error == -ENOSPC;
 	if (ctl->error && ctl->error != -ENOSPC)
 		volume_fail(v, ctl->error);
 	for (uint32_t i = 0; !ctl->error && i < ctl->n; i++)
@@ -259,17 +281,18 @@ static void lend_done(struct store_ctl *ctl)
 		io_timer(v->loop, &s->retry, LEND_RETRY);
 	}
 	if (!ctl->error) {
-		segments_want(v, STORE_STREAM_USER);
-		segments_want(v, STORE_STREAM_MAP);
+		segments_want_any(v);
 	}
 	checkpoint_space_kick(v);
+	gc_kick(v);
 	volume_kick(v);
 	volume_close_kick(v); /* last: what starts anew must be seen to be under way */
 }
 
 bool segments_out_of_space(const struct volume *v, enum store_stream stream)
 {
-	return v->segments.n_spare[stream] == 0 && v->segments.lend_failed && !v->segments.lending;
+	return v->segments.n_spare[stream] == 0 && v->segments.lend_failed[stream] &&
+	       !v->segments.lending;
 }
 
 /* ---- Accounting ---------------------------------------------------------------------------------
@@ -333,7 +356,7 @@ static bool pin_needs(const struct volume *v, const struct segment *seg)
 static bool is_dead(const struct segment *seg, uint64_t sequence)
 {
 	return seg->state == SEGMENT_CLOSED && seg->live == 0 && seg->live_active == 0 &&
-	       seg->newest <= sequence;
+	       seg->pending == 0 && seg->newest <= sequence;
 }
 
 bool segments_reap(struct volume *v, uint64_t number, uint64_t sequence)
@@ -401,5 +424,9 @@ static void free_done(struct store_ctl *ctl)
 	if (ctl->error)
 		volume_fail(v, ctl->error);
 	segments_free_kick(v);
+	if (v->segments.retrying && !v->segments.woken) {
+		v->segments.woken = true; /* somebody waits for just this */
+		io_timer_cancel(v->loop, &v->segments.retry);
+	}
 	volume_close_kick(v);
 }

@@ -24,6 +24,8 @@ struct volume *volume_alloc(struct engine *e, struct id id)
 	v->id = id;
 	list_init(&v->kick);
 	list_init(&v->no_record);
+	list_init(&v->gc_queue);
+	list_init(&v->resize);
 	list_init(&v->write_queue);
 	list_init(&v->blocked);
 	list_init(&v->locks);
@@ -45,6 +47,7 @@ void volume_free(struct volume *v)
 	v->engine->n_volumes--;
 	list_remove(&v->kick);
 	list_remove(&v->no_record);
+	list_remove(&v->gc_queue);
 	map_free(v);
 	overlay_free(&v->active);
 	overlay_free(&v->frozen);
@@ -72,8 +75,9 @@ void volume_stats(const struct volume *v, struct volume_stats *ret_stats)
 	ret_stats->incarnation = v->incarnation;
 	ret_stats->overlay_blocks = v->active.n_blocks;
 	ret_stats->live_bytes = 0;
-	ret_stats->spares =
-	    v->segments.n_spare[STORE_STREAM_USER] + v->segments.n_spare[STORE_STREAM_MAP];
+	ret_stats->spares = v->segments.n_spare[STORE_STREAM_USER] +
+			    v->segments.n_spare[STORE_STREAM_MAP] +
+			    v->segments.n_spare[STORE_STREAM_MOVED];
 	for (uint32_t slot = 0; slot < v->segments.n_pages * USAGE_SEGMENTS; slot++) {
 		const struct segment *seg = segments_at(v, slot);
 
@@ -138,17 +142,28 @@ void volume_create(struct volume_op *op)
 void volume_resize(struct volume_op *op)
 {
 	struct volume *v = op->volume;
-	struct op *engine_op;
 
+	CHECK(!v->resize_op);
 	CHECK(op->size % BLOCK_SIZE == 0);
 	CHECK(op->size <= VOLUME_SIZE_MAX);
 	CHECK(op->size >= max_u64(block_size(&v->dev), v->pending_size));
 	op->err.code = 0;
 	CHECK(map_resize(v, op->size) == 0);
-	engine_op = op_get(v, OP_RESIZE);
-	CHECK(engine_op);
-	engine_op->volume_op = op;
-	write_start(engine_op);
+	v->resize_op = op;
+	if (!volume_resize_start(v))
+		list_add_tail(&v->engine->resizes, &v->resize);
+}
+
+bool volume_resize_start(struct volume *v)
+{
+	struct op *op = op_get(v, OP_RESIZE);
+
+	if (!op) /* requests have them all */
+		return false;
+	op->volume_op = v->resize_op;
+	v->resize_op = NULL;
+	write_start(op);
+	return true;
 }
 
 struct checkpoint_op {
@@ -227,8 +242,10 @@ static void close_on_checkpoint(struct checkpoint_wait *wait, int error)
 	v->close_state = CLOSE_WAIT_REST;
 	if (v->idle_armed)
 		io_timer_cancel(v->loop, &v->idle);
-	if (v->segments.retrying)
+	if (v->segments.retrying && !v->segments.woken) {
+		v->segments.woken = true;
 		io_timer_cancel(v->loop, &v->segments.retry);
+	}
 	volume_close_kick(v);
 }
 
@@ -239,6 +256,7 @@ void volume_close(struct volume_op *op)
 	CHECK(!v->closing);
 	CHECK(list_empty(&v->blocked));
 	v->closing = true;
+	gc_kick(v);
 	v->close_op = op;
 	op->err.code = 0;
 	v->close_state = CLOSE_WAIT_LOG;
@@ -257,8 +275,8 @@ static void close_finish(struct io_op *io)
 
 static bool is_at_rest(const struct volume *v)
 {
-	return !v->idle_armed && !v->segments.retrying && !v->segments.lending &&
-	       !v->segments.free_busy && !v->checkpoint;
+	return !v->idle_armed && !gc_is_at_work(v) && !v->segments.retrying &&
+	       !v->segments.lending && !v->segments.free_busy && !v->checkpoint;
 }
 
 void volume_close_kick(struct volume *v)

@@ -2,12 +2,18 @@
  *
  * What the files of engine/ share. A volume's parts, each with the file that owns it:
  *
- *   engine.c      pools, the turn hook, submit          log.c         records: build, append,
- * publish, sync write.c       write, zero, trim; sub-block edges    read.c        reads, block
- * status map.c         index pages, leaves and their cache   overlay.c     changes since the last
- * checkpoint segments.c    lending, accounting, freeing          checkpoint.c  overlay -> leaves ->
- * superblock recover.c     open: superblock, map, replay         volume.c      create, close,
- * resize, pins check.c       the full walk
+ *   engine.c      pools, the turn hook, submit
+ *   log.c         records: build, append, publish, sync
+ *   write.c       write, zero, trim; sub-block edges
+ *   read.c        reads, block status
+ *   map.c         index pages, leaves and their cache
+ *   overlay.c     changes since the last checkpoint
+ *   segments.c    lending, accounting, freeing
+ *   checkpoint.c  overlay -> leaves -> superblock
+ *   recover.c     open: superblock, map, replay
+ *   gc.c          copies what lives out of segments that are nearly dead
+ *   volume.c      create, close, resize, pins
+ *   check.c       the full walk
  */
 #ifndef ENGINE_VOLUME_H
 #define ENGINE_VOLUME_H
@@ -16,24 +22,25 @@
 #include "engine/engine.h"
 #include "engine/overlay.h"
 
-/* ---- Bounds
- * --------------------------------------------------------------------------------------- */
+/* ---- Bounds -------------------------------------------------------------------------------------
+ */
 
-#define RECORDS_IN_FLIGHT                                                                          \
-	4 /* of a volume: enough to keep a disk busy, few enough to let groups form */
-#define READ_IO_BLOCKS   64 /* one read of the store: 256 KiB */
-#define SPARES_USER      2  /* segments lent ahead, so that the log seldom waits */
-#define SPARES_USER_MAX  32 /* when it did wait */
-#define SPARES_MAP       1
-#define TRIM_RESERVE     (512 * 1024) /* of the head, for trims in a full store */
-#define RANGES_MAX       2048         /* large trims in an overlay before a checkpoint must come */
-#define RANGE_BLOCKS_MIN 16           /* smaller trims are entries */
+/* Of a volume: enough to keep a disk busy, few enough to let groups form. */
+#define RECORDS_IN_FLIGHT 4
+#define READ_IO_BLOCKS    64 /* one read of the store: 256 KiB */
+#define SPARES_USER       2  /* segments lent ahead, so that the log seldom waits */
+#define SPARES_USER_MAX   32 /* when it did wait */
+#define SPARES_MAP        1
+#define TRIM_RESERVE      (512 * 1024) /* of the head, for trims in a full store */
+#define RANGES_MAX        2048         /* large trims in an overlay before a checkpoint must come */
+#define RANGE_BLOCKS_MIN  16           /* smaller trims are entries */
 /* The most entries that one record puts into an overlay. */
 #define RECORD_ENTRIES_MAX (RECORD_BLOCKS_MAX + RECORD_RUNS_MAX * (RANGE_BLOCKS_MIN - 1))
+#define GC_CREDIT          3            /* bytes that may be copied for each that users log */
 #define MAP_OUT_BYTES      (512 * 1024) /* a buffer of blobs on their way to the map stream */
 
-/* ---- The loop's engine
- * ---------------------------------------------------------------------------- */
+/* ---- The loop's engine --------------------------------------------------------------------------
+ */
 
 struct engine {
 	struct io_loop *loop;
@@ -51,9 +58,13 @@ struct engine {
 	struct list starved;      /* ops that wait for a read_io or a block */
 	struct list leaf_lru;     /* resident leaves, the least recently used first */
 	struct list leaf_starved; /* waits for a leaf or a blob buffer */
+	struct list resizes;      /* volumes whose resize waits for an op */
+	struct list gc_queue;     /* volumes whose garbage is to be collected */
+	struct gc *gc;            /* at work on one of them, or NULL */
 	struct io_hook hook;
 	struct io_op wake;
 	bool waking;
+	bool short_of_ops; /* somebody waits for an op */
 	uint32_t n_volumes;
 };
 
@@ -76,6 +87,9 @@ struct segment {
 			  hold */
 	uint32_t live_active; /* bytes that the active overlay holds */
 	uint32_t users;       /* reads and appends in flight */
+	uint32_t pending;     /* copies in it that no MOVE in the log speaks of yet */
+	bool moved_out;       /* what lived in it was moved: not again */
+	bool stuck;           /* but for what could not be */
 	uint32_t slot;
 	uint64_t newest;  /* sequence of the newest record in it */
 	uint64_t lent_at; /* number of the checkpoint that was newest when it was lent */
@@ -99,11 +113,12 @@ struct segments {
 	uint32_t spares_user; /* how many to hold ready */
 	struct store_ctl lend;
 	bool lending;
-	bool lend_failed; /* the last answer was -ENOSPC */
+	bool lend_failed[5]; /* by stream: the last answer was -ENOSPC */
 	struct store_ctl freeing;
 	bool free_busy;
 	struct io_op retry;
 	bool retrying;
+	bool woken; /* the retry was told to come early */
 };
 
 /* ---- The map (map.c)
@@ -143,12 +158,13 @@ struct index_page {
 /* ---- Requests
  * ------------------------------------------------------------------------------------- */
 
-enum op_kind { OP_READ, OP_WRITE, OP_ZERO, OP_TRIM, OP_RESIZE, OP_FLUSH, OP_STATUS };
+enum op_kind { OP_READ, OP_WRITE, OP_ZERO, OP_TRIM, OP_RESIZE, OP_FLUSH, OP_STATUS, OP_MOVE };
 
 struct op {
 	struct volume *volume;
-	struct block_req *req; /* NULL: RESIZE */
+	struct block_req *req; /* NULL: RESIZE, MOVE */
 	struct volume_op *volume_op;
+	struct gc *gc; /* MOVE */
 	enum op_kind kind;
 	int error;
 	struct list link; /* whichever queue it is on */
@@ -230,6 +246,9 @@ struct volume {
 	bool log_ended; /* a record failed: none after it is published */
 	struct list kick;
 	struct list no_record;
+	struct list gc_queue;
+	int64_t gc_credit; /* bytes that may be copied, earned by bytes logged */
+	struct segment *moved_head;
 	uint64_t pending_size; /* newest size in the log */
 
 	/* Log. */
@@ -273,8 +292,11 @@ struct volume {
 	    *old_usage; /* pages of the checkpoint that was opened, until the next one */
 	uint32_t n_old_usage;
 	uint32_t holds;  /* of checkpoints */
+	bool moving;     /* a MOVE is on its way into the log: no checkpoint begins */
 	bool reap_later; /* dead segments wait for one more checkpoint */
 	struct volume_op *close_op;
+	struct volume_op *resize_op; /* waits for an op, or NULL */
+	struct list resize;
 	enum close_state close_state;
 	struct checkpoint_wait close_wait;
 
@@ -304,6 +326,8 @@ void write_retry_blocked(struct volume *v);
 void read_start(struct op *op);
 void read_step(struct op *op);
 void status_start(struct op *op);
+/* It is counted, told, and shown as the volume's health. */
+void volume_bad_block(struct volume *v, uint64_t lba, const char *why);
 
 /* log.c */
 void log_run(struct volume *v); /* builds and appends what it may */
@@ -369,6 +393,36 @@ void segments_free_kick(struct volume *v);
 void segments_rest(struct volume *v);
 void segments_rehash(struct volume *v); /* after segments_remove */
 
+/* gc_pick.c */
+struct gc_view {
+	uint64_t held; /* bytes of closed segments that could be emptied */
+	uint64_t live; /* of them */
+	uint64_t best_score;
+	struct segment *best; /* the one to empty first; NULL: none */
+};
+
+void gc_look(const struct volume *v, struct gc_view *view);
+/* How much too much garbage there is: 0, up to 1000. */
+uint64_t gc_urgency(const struct volume *v, const struct gc_view *view);
+/* More space than it needs itself can be made by copying. */
+bool gc_can_help(const struct volume *v);
+
+/* gc.c */
+/* Looks whether there is garbage to collect: after a checkpoint, and when space is short. */
+void gc_consider(struct volume *v);
+/* Its MOVE is in the log, or lost. */
+void gc_on_moved(struct gc *gc, int error);
+/* A checkpoint is about to begin: a MOVE that has no place in the log yet is taken back, for it was
+ * looked up before. False: it has one, or is being looked up. */
+bool gc_retract(struct volume *v);
+/* A segment for copies may be there; the volume closes or has failed. */
+void gc_kick(struct volume *v);
+bool gc_is_at_work(const struct volume *v);
+void gc_free(struct engine *e);
+/* What a MOVE brings to a record. Its sums have no payload. */
+uint32_t gc_move_size(const struct gc *gc, uint32_t *ret_sums);
+void gc_move_fill(const struct gc *gc, struct run *runs, uint32_t *sums);
+
 /* checkpoint.c */
 /* A checkpoint that covers all that is published now; joins none that is under way, but follows it.
  */
@@ -378,6 +432,8 @@ void checkpoint_consider(struct volume *v);
 /* No checkpoint begins until as many releases as holds; none is under way now. */
 void checkpoint_hold(struct volume *v);
 void checkpoint_release(struct volume *v);
+/* What kept checkpoints from beginning is over. */
+void checkpoint_resume(struct volume *v);
 bool checkpoint_must_wait(const struct volume *v); /* writes wait: the overlay is too far ahead */
 void checkpoint_idle_arm(struct volume *v);
 bool checkpoint_is_needed(const struct volume *v);
@@ -391,6 +447,8 @@ void checkpoint_space_kick(struct volume *v);
 /* Swaps the superblock for the next version; `done` gets &v->object. */
 void superblock_swap(struct volume *v, const struct superblock *sb,
 		     void (*done)(struct store_ctl *ctl));
+/* False: it waits on engine.resizes until there is an op. */
+bool volume_resize_start(struct volume *v);
 /* If the volume is closing, looks whether all has come to rest. */
 void volume_close_kick(struct volume *v);
 void volume_free(struct volume *v);

@@ -16,7 +16,7 @@ struct store_local_config {
 	uint64_t max_size; /* a file grows up to this many bytes; 0: no bound but the file system */
 	uint32_t segment_size;  /* for a new store; 0: 8 MiB */
 	uint32_t pool_segments; /* freed segments that are kept written, for reuse, before punching;
-				   0: default */
+				   0: default. At least what is reserved for copies */
 };
 
 struct store_open {

@@ -24,6 +24,7 @@
 #include "store/store.h"
 
 #define LOCAL_LOOPS_MAX     64   /* loops that use one store; a loop is a core */
+#define LOCAL_RESERVE_MAX   16   /* segments, and at most one in eight */
 #define LOCAL_POOL_SEGMENTS 64   /* default of store_local_config.pool_segments: 512 MiB */
 #define FILE_SYSTEM_BLOCK   4096 /* the alignment of a store in a file */
 #define LOCAL_PAGE_WRITERS  8    /* table pages on their way at a time */
@@ -306,6 +307,7 @@ struct local {
 	bool read_only;
 	uint64_t n_possible; /* segments that fit under the size limit */
 	uint32_t pool_segments;
+	uint64_t reserve; /* segments that the user stream is never lent: see lend_one */
 
 	/* Any loop. */
 	bool failed;       /* atomic: a sync failed (T4) */

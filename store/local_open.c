@@ -406,6 +406,19 @@ static void open_on_loaded(struct loader *ld)
 	open_step(o);
 }
 
+/* Of what the file system has, too: it may be much smaller than what is possible. */
+static void open_reserve(struct local *l)
+{
+	uint64_t capacity = 0;
+	uint64_t left = 0;
+
+	l->store.ops->space(&l->store, &capacity, &left);
+	l->reserve = min_u64(LOCAL_RESERVE_MAX, capacity / l->super.segment_size / 8);
+	/* What is backed for the reserve must not be punched again. */
+	if (l->pool_segments < l->reserve)
+		l->pool_segments = (uint32_t)l->reserve;
+}
+
 static void open_end(struct opening *o)
 {
 	struct store_open *open = o->open;
@@ -418,6 +431,7 @@ static void open_end(struct opening *o)
 		local_destroy(l);
 	} else {
 		open->store = &l->store;
+		open_reserve(l);
 		if (!l->read_only) {
 			table_kick(l);
 			space_punch(l);

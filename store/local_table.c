@@ -220,15 +220,20 @@ static uint64_t n_wanted(const struct local *l)
 /* Serves one, or returns false: it has to wait. */
 static bool lend_one(struct local *l, struct store_ctl *ctl)
 {
+	/* Copies and maps get the last segments: only with them does a full store find its way
+	 * back. */
+	uint64_t kept = ctl->stream == STORE_STREAM_USER ? l->reserve : 0;
+	uint64_t wanted;
 	uint32_t n = 0;
 
 	if (l->control_failed || sync_failed(l)) {
 		lend_refuse(l, ctl, -EIO);
 		return true;
 	}
-	if (n_at_hand(l) < n_wanted(l) && space_back(l, n_wanted(l) - n_at_hand(l)))
+	wanted = n_wanted(l) + kept;
+	if (n_at_hand(l) < wanted && space_back(l, wanted - n_at_hand(l)))
 		return false;
-	if (n_at_hand(l) == 0) {
+	if (n_at_hand(l) <= kept) {
 		/* A round is quick. A punch may not be: it is waited for only when all else is
 		 * used up. */
 		if (l->n_freeing > 0)
@@ -251,7 +256,7 @@ static bool lend_one(struct local *l, struct store_ctl *ctl)
 		object_got_segment(l, segment_take(l));
 		return true;
 	}
-	while (n < ctl->n && n_at_hand(l) > 0) {
+	while (n < ctl->n && n_at_hand(l) > kept) {
 		struct segment *segment = segment_take(l);
 
 		segment_lend(l, segment, ctl);

@@ -225,14 +225,14 @@ int cw_end(struct cw *w)
 		return r;
 	r = call->stop.err.code;
 	control_free(w->control);
-	for (unsigned i = 0; i < CW_HOMES; i++)
-		engine_free(w->homes[i].engine);
 	call->done = false;
 	call->ctl.loop = main_loop(w);
 	call->ctl.done = on_store_closed;
 	w->store->ops->close(w->store, &call->ctl);
 	if (wait_for(w, &call->done) < 0)
 		return -ESHUTDOWN;
+	for (unsigned i = 0; i < CW_HOMES; i++)
+		engine_free(w->homes[i].engine);
 	if (r == 0)
 		r = call->ctl.error;
 	mem_free(call);

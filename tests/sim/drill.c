@@ -43,6 +43,7 @@ static void choose_config(struct drill *d)
 	c->n_leaves = (uint32_t)ONE_OF(sim, 4, 16, 64);
 	c->checkpoint_log = ONE_OF(sim, 64 * KiB, 512 * KiB, 4 * MiB, 64 * MiB);
 	c->checkpoint_blocks = (uint32_t)ONE_OF(sim, 16, 256, 100000);
+	c->gc_slack = ONE_OF(sim, 0, 1, 1, 8 * MiB);
 	c->checkpoint_idle_ns = ONE_OF(sim, 100000, 10 * NSEC_PER_MSEC, 5 * NSEC_PER_SEC);
 }
 

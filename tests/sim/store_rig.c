@@ -56,6 +56,7 @@ struct rig *rig_new(uint64_t seed, const struct sim_options *options)
 	r->sim = sim_new(seed, options);
 	r->max_size = format_group_offset(SEGMENT, GROUPS);
 	r->pool = 2;
+	r->stream = STORE_STREAM_USER;
 	r->page_memory = sim_alloc(2 * IO_LENGTH);
 	r->page = (uint8_t *)round_up((uintptr_t)r->page_memory, IO_LENGTH);
 	if (options && options->is_device)
@@ -181,7 +182,7 @@ static void lend_done(struct rig *r, struct op *op)
 		sim_assert(r->sim, s->id >= 1 && s->id <= SEGMENTS);
 		sim_assert(r->sim, seg->state == SEG_FREE);
 		sim_assert(r->sim, s->generation > seg->generation);
-		sim_assert(r->sim, s->stream == STORE_STREAM_USER);
+		sim_assert(r->sim, s->stream == op->ctl.stream);
 		*seg = (struct seg_model){
 		    .state = SEG_LENT, .volume = op->volume, .generation = s->generation};
 	}
@@ -282,7 +283,7 @@ struct op *rig_lend(struct rig *r, unsigned volume, unsigned n)
 
 	op->ctl.volume = rig_volume_name(volume);
 	op->ctl.incarnation = 7;
-	op->ctl.stream = STORE_STREAM_USER;
+	op->ctl.stream = r->stream;
 	op->ctl.n = n;
 	r->m.lending[volume] = true;
 	r->store->ops->lend(r->store, &op->ctl);

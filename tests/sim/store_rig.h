@@ -72,6 +72,7 @@ struct rig {
 	uint64_t max_size;
 	bool kill; /* instead of cutting the power */
 	uint32_t pool;
+	uint8_t stream; /* of what is lent; rig_new sets STORE_STREAM_USER */
 	struct model m;
 	struct op ops[OPS];
 	struct store_io io;

@@ -352,6 +352,45 @@ static bool act_overwrite(struct drill *d)
 /* Segments die, are freed, lent again and written again: nothing that a recovery needs is. */
 LOOP(segments_are_reused, .config = small_and_busy, .act = act_overwrite, .stride = 5)
 
+/* Two segments of which a quarter lives. */
+static void gather_garbage(struct drill *d)
+{
+	d->world.config.gc_slack = 1;
+}
+
+static void leave_a_quarter(struct drill *d)
+{
+	write_at(d, 0, 0, 2 * MiB);
+	write_at(d, 0, 2 * MiB, 2 * MiB);
+	write_at(d, 0, 4 * MiB, 2 * MiB);
+	for (uint64_t at = 0; at < VOLUME_BYTES; at += 256 * KiB)
+		write_at(d, 0, at, 192 * KiB);
+}
+
+static bool never(void *arg)
+{
+	(void)arg;
+	return false;
+}
+
+/* Copies, a MOVE, and the checkpoints after which the old segments are freed; and clients write
+ * where something moves. */
+static bool act_collect(struct drill *d)
+{
+	struct volume_stats stats;
+
+	if (!drill_checkpoint(d, 0) || !write_at(d, 0, 448 * KiB, 12 * KiB) || !flush(d) ||
+	    !write_at(d, 0, 5 * MiB - 8 * KiB, 16 * KiB) ||
+	    sim_run_until(d->sim, never, NULL, UINT64_MAX) == SIM_DEAD)
+		return false;
+	volume_stats(d->world.volumes[0], &stats);
+	if (stats.moved_bytes == 0)
+		sim_fail(d->sim, "nothing was collected");
+	return true;
+}
+
+/* E1, E4, E8: what moves is at its old place or at its new one. */
+LOOP(garbage_is_collected, .config = gather_garbage, .before = leave_a_quarter, .act = act_collect)
 struct behind {
 	struct volume_op op;
 	bool done;
@@ -436,6 +475,7 @@ int main(void)
 	    cmocka_unit_test(unpin),
 	    cmocka_unit_test(close_cleanly),
 	    cmocka_unit_test(segments_are_reused),
+	    cmocka_unit_test(garbage_is_collected),
 	    cmocka_unit_test(dead_segments_wait_for_replay),
 	    cmocka_unit_test(first_write),
 	};

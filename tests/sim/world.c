@@ -249,7 +249,6 @@ int world_end(struct world *w)
 			r = world_close(w, i);
 	if (r < 0)
 		return r;
-	engine_free(w->engine);
 	c->ctl.loop = w->loop;
 	c->ctl.done = on_store_close;
 	w->store->ops->close(w->store, &c->ctl);
@@ -257,8 +256,10 @@ int world_end(struct world *w)
 	if (r == 0)
 		r = c->ctl.error;
 	mem_free(c);
-	if (r == 0)
+	if (r == 0) {
+		engine_free(w->engine);
 		io_loop_free(w->loop);
+	}
 	return r;
 }
 

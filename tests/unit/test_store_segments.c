@@ -160,7 +160,12 @@ static void grow_by_groups(void **state)
 /* Freed space beyond the pool goes back to the file system, and the pool is kept. */
 static void free_gives_space_back(void **state)
 {
-	const struct store_local_config config = {.create = true, .pool_segments = 2};
+	/* small enough for a reserve of no more than two, which stays in the pool */
+	const struct store_local_config config = {
+	    .create = true,
+	    .pool_segments = 2,
+	    .max_size = format_segment_offset(SEGMENT, 17),
+	};
 	struct store_segment lent[6];
 	uint64_t used;
 

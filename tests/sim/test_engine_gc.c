@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Garbage collection: a volume that is overwritten again and again fits into little more than what
+ * lives in it, in a store that is nearly full, whatever happens meanwhile (E4, E6, E8).
+ *
+ * SIM_SEED=123 replays one seed, SIM_SEEDS=5000 runs many (tests/sim/seeds.h).
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/util.h"
+#include "tests/sim/drill.h"
+#include "tests/sim/seeds.h"
+
+#define SEGMENT (4 * MiB)
+
+static void start(struct drill *d, uint64_t seed, uint64_t volume, uint64_t store)
+{
+	struct engine_config *c = &d->world.config;
+
+	drill_init(d, seed, store);
+	*sim_options(d->sim) = (struct sim_options){.alignment = 4096};
+	if (sim_file_exists(d->sim, d->world.store_config.path))
+		sim_file_remove(d->sim, d->world.store_config.path);
+	d->n_volumes = 1;
+	d->sizes[0] = volume;
+	c->gc_slack = 1;
+	c->checkpoint_log = 2 * MiB;
+	c->checkpoint_blocks = 100000;
+	c->checkpoint_idle_ns = 10 * NSEC_PER_MSEC;
+	if (!drill_up(d))
+		sim_fail(d->sim, "the first life ended");
+}
+
+static struct volume_stats stats_of(const struct drill *d)
+{
+	struct volume_stats stats;
+
+	volume_stats(d->world.volumes[0], &stats);
+	return stats;
+}
+
+/* Writes all over the volume in random order, `bytes` in all, in pieces of `piece`. */
+static bool overwrite(struct drill *d, uint64_t bytes, uint64_t piece)
+{
+	uint64_t pieces = d->volumes[0].size / piece;
+
+	for (uint64_t done = 0; done < bytes; done += piece)
+		if (!drill_io(d, 0, BLOCK_WRITE, 0, sim_below(d->sim, pieces) * piece, piece, NULL))
+			return false;
+	return true;
+}
+
+static bool never(void *arg)
+{
+	(void)arg;
+	return false;
+}
+
+/* Without a client, until nothing changes any more. */
+static bool come_to_rest(struct drill *d)
+{
+	return sim_run_until(d->sim, never, NULL, UINT64_MAX) == SIM_IDLE;
+}
+
+static void check(struct drill *d)
+{
+	if (!drill_verify_live(d, 0) || !drill_walk(d, 0))
+		sim_fail(d->sim, "a life without an end ended");
+}
+
+/* E6: a store of 96 MiB with a volume of 48 MiB takes eight times its size in random overwrites,
+ * and not one of them fails. */
+static void overwrites_never_fill_the_store(void **state)
+{
+	struct seeds seeds = seeds_to_run(1);
+
+	(void)state;
+	for (uint64_t seed = seeds.first; seed <= seeds.last; seed++) {
+		struct drill d;
+
+		start(&d, seed, 48 * MiB, 96 * MiB);
+		if (!overwrite(&d, 400 * MiB, 64 * KiB))
+			sim_fail(d.sim, "the life ended");
+		if (stats_of(&d).moved_bytes == 0)
+			sim_fail(d.sim, "nothing was collected");
+		check(&d);
+		drill_down(&d);
+		drill_free(&d);
+	}
+}
+
+/* Left alone, a volume gives back what it does not need: three tenths of what it holds may be
+ * garbage, and it has its heads and spares. */
+static void an_idle_volume_gives_space_back(void **state)
+{
+	struct seeds seeds = seeds_to_run(1);
+
+	(void)state;
+	for (uint64_t seed = seeds.first; seed <= seeds.last; seed++) {
+		struct drill d;
+		struct volume_stats stats;
+		uint64_t most;
+
+		start(&d, seed, 32 * MiB, GiB);
+		d.world.config.gc_slack = 1;
+		if (!overwrite(&d, 96 * MiB, 16 * KiB) || !come_to_rest(&d))
+			sim_fail(d.sim, "the life ended");
+		stats = stats_of(&d);
+		most = stats.live_bytes * 10 / 7 / SEGMENT + 10;
+		if (stats.segments - stats.spares > most)
+			sim_fail(d.sim, "%llu segments hold %llu MiB",
+				 (unsigned long long)(stats.segments - stats.spares),
+				 (unsigned long long)(stats.live_bytes / MiB));
+		check(&d);
+		drill_down(&d);
+		drill_free(&d);
+	}
+}
+
+/* What was copied is what it was, after a restart, too; and the copies of a life that ended before
+ * the log spoke of them are given back. */
+static void copies_survive_lives(void **state)
+{
+	struct seeds seeds = seeds_to_run(6);
+
+	(void)state;
+	for (uint64_t seed = seeds.first; seed <= seeds.last; seed++) {
+		struct drill d;
+
+		start(&d, seed, 16 * MiB, 256 * MiB);
+		for (int life = 0; life < 4; life++) {
+			enum oracle_crash kind = life % 2 ? ORACLE_KILL : ORACLE_POWER_CUT;
+
+			drill_end_after(&d, kind, 500 + sim_below(d.sim, 8000));
+			while (overwrite(&d, 4 * MiB, 32 * KiB))
+				continue;
+			drill_crash(&d, kind);
+			if (!drill_up(&d))
+				sim_fail(d.sim, "a life ended early");
+		}
+		drill_down(&d);
+		drill_free(&d);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(overwrites_never_fill_the_store),
+	    cmocka_unit_test(an_idle_volume_gives_space_back),
+	    cmocka_unit_test(copies_survive_lives),
+	};
+
+	if (getenv("SIM_TEST"))
+		cmocka_set_test_filter(getenv("SIM_TEST"));
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
