@@ -22,7 +22,7 @@ VERSION := 0.1.0
 COMMIT  := $(shell git describe --always --dirty 2>/dev/null)
 
 # What runs on any machine, and what stands below it: the real one or the simulated one.
-CORE  := $(wildcard base/*.c block/*.c store/*.c engine/*.c nbd/*.c)
+CORE  := $(wildcard base/*.c block/*.c store/*.c engine/*.c snapshots/*.c nbd/*.c)
 # What needs SQLite besides.
 PLANE := $(wildcard metadata/*.c control/*.c)
 REAL  := io/io_uring.c $(filter-out io/io_uring.c,$(wildcard io/*.c))
@@ -34,7 +34,8 @@ UNIT  := $(wildcard tests/unit/test_*.c)
 SIMT  := $(wildcard tests/sim/test_*.c)
 SIM   := $(filter-out $(SIMT),$(wildcard tests/sim/*.c))
 LIBS_CORE := -lisal
-LIBS_REAL := -luring $(LIBS_CORE)
+LIBS_SNAP := -lcrypto
+LIBS_REAL := -luring $(LIBS_CORE) $(LIBS_SNAP)
 LIBS_PLANE := -lsqlite3
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
@@ -69,7 +70,7 @@ $(SIMT_BINS): $(BUILD)/tests/sim_%: $(BUILD)/obj/tests/sim/%.o \
 		$(call obj,$(SIM) $(PLANE) $(CORE_ON_FAKE) $(FAKE))
 	@mkdir -p $(@D)
 	$(call say,LINK)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CORE) $(LIBS_PLANE) -lcmocka
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CORE) $(LIBS_SNAP) $(LIBS_PLANE) -lcmocka
 
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
