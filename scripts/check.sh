@@ -9,7 +9,7 @@
 #   CHECK_JOBS     how many run at a time (2)
 #   CHECK_TIMEOUT  seconds for one program (300)
 #   FUZZ_RUNS      of each fuzz target with the plain driver (200000); of whole conversations,
-#                  each of which boots a machine, a twentieth
+#                  each of which boots a machine, a fortieth
 #   FUZZ_SECONDS   for each fuzz target under libFuzzer (60)
 set -u
 jobs=${CHECK_JOBS:-2}
@@ -32,7 +32,7 @@ run_one() {
 	elif [[ $name == fuzz_* ]]; then
 		local runs=${FUZZ_RUNS:-200000}
 
-		[[ $name == *_conversation ]] && runs=$(((runs + 19) / 20))
+		[[ $name == *_conversation ]] && runs=$(((runs + 39) / 40))
 		command+=("$runs" "tests/fuzz/corpus/${name#fuzz_}"/*)
 	fi
 	local start=$EPOCHSECONDS
