@@ -4,15 +4,16 @@
  * a log of segments in a store. ARCHITECTURE.md draws it, docs/on-disk-format.md has the bytes,
  * docs/durability.md the tests that hold these promises:
  *
- *  E1  A write that FLUSH or FUA has acknowledged survives power loss. Any acknowledged write
- * survives the death of the process. E2  Writes are published in log order, and after any crash the
- * volume holds a prefix of that order, at least up to the last acknowledged FLUSH. A suffix past a
- * hole never comes back. E3  A write request up to 1 MiB is atomic: after a crash all of it is
- * there, or none. E4  A read returns what was last written, verified, or an error: never other
- * bytes. E5  What was never written, or was trimmed, reads as zeroes, and its space comes back. E6
- * When the store is full, writes that need new space get -ENOSPC; nothing stored is harmed. E7  An
- * attachment that was fenced can write nothing (block/gate.h is the fence). E8  Accounting is
- * exact: counters equal a full walk.
+ *  - E1: A write that FLUSH or FUA has acknowledged survives power loss. Any acknowledged write
+ *    survives the death of the process.
+ *  - E2: Writes are published in log order, and after any crash the volume holds a prefix of that
+ *    order, at least up to the last acknowledged FLUSH. A suffix past a hole never comes back.
+ *  - E3: A write request up to 1 MiB is atomic: after a crash all of it is there, or none.
+ *  - E4: A read returns what was last written, verified, or an error: never other bytes.
+ *  - E5: What was never written, or was trimmed, reads as zeroes, and its space comes back.
+ *  - E6: When the store is full, writes that need new space get -ENOSPC; nothing stored is harmed.
+ *  - E7: An attachment that was fenced can write nothing (block/gate.h is the fence).
+ *  - E8: Accounting is exact: counters equal a full walk.
  *
  * Threads: a volume belongs to one loop for its whole open life; every function here is called on
  * it.
