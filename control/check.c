@@ -107,8 +107,7 @@ static int add_id(struct checking *k, struct id id)
 	return 0;
 }
 
-/* ---- The check --------------------------------------------------------------------------------
- */
+/* ---- The check --------------------------------------------------------------------- */
 
 void control_check(struct control *c, struct control_op *op)
 {
@@ -280,8 +279,7 @@ static void check_step(struct task *t)
 	}
 }
 
-/* ---- One volume -------------------------------------------------------------------------------
- */
+/* ---- One volume -------------------------------------------------------------------- */
 
 static int row_job(struct catalog *c, struct catalog_job *job)
 {
