@@ -288,8 +288,11 @@ static int row_job(struct catalog *c, struct catalog_job *job)
 	int r = task_read_volume(c, t);
 
 	k->has_row = r == 0;
-	if (r == -ENOENT && t->error.code)
+	/* It was deleted after its id was listed. */
+	if (r == -ENOENT && t->error.code) {
 		r = 0;
+		job->err = (struct err){0};
+	}
 	t->error = (struct control_error){0};
 	return r;
 }
