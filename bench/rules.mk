@@ -8,7 +8,7 @@ $(NBDLOAD): $(call obj,$(BENCH) $(BENCH_BASE))
 	$(call say,LINK)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -ljansson
 
-# BENCH_DIR, BENCH_SIZE, BENCH_SECONDS, BENCH_ROUNDS and more: bench/README.md.
+# BENCH_FORM=quick|usual|full, BENCH_DIR, BENCH_SIZE and more: bench/README.md.
 bench:
 	@scripts/setup.sh build bench
 	@$(SUBMAKE) all $(NBDLOAD)
