@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Many volumes: MANY (100; 1000 with SOAK=1) exist, a tenth of them is attached and holds data. Prints
-how long a start takes; MANY_SECONDS=3 makes it a bound, for a machine that does nothing else."""
+"""Many volumes: MANY (100; 1000 with SOAK=1) exist, a tenth of them is attached and holds data.
+Prints how long a start takes; MANY_SECONDS=3 makes it a bound, for a machine that does nothing
+else."""
 import os
 
 import nbd

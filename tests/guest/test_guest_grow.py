@@ -66,8 +66,8 @@ def grow(folder, learn, kernel_client=False):
 
 
 def fill(guest):
-    """More than the old size had room for, read back from the disk. By checksums: emulated, busybox's
-    cmp does 2 MB/s."""
+    """More than the old size had room for, read back from the disk. By checksums: emulated,
+    busybox's cmp does 2 MB/s."""
     guest.run(f"""
         dd if=/dev/urandom of=/tmp/piece bs={PIECE} count=1 2>/dev/null
         for n in $(seq {OLD // PIECE + 1}); do
