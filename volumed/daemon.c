@@ -133,8 +133,7 @@ static struct io_loop *main_loop(struct daemon *d)
 	return d->homes[0].loop;
 }
 
-/* ---- The parts --------------------------------------------------------------------------------
- */
+/* ---- The parts --------------------------------------------------------------------- */
 
 /* Each connection takes a descriptor; the soft limit of 1024 is for programs that use select(2). */
 static void raise_descriptor_limit(void)
@@ -409,8 +408,7 @@ static int serve(struct daemon *d)
 	return d->options->mode == MODE_STDIO ? serve_stdio(d) : serve_listeners(d);
 }
 
-/* ---- What it says -----------------------------------------------------------------------------
- */
+/* ---- What it says ------------------------------------------------------------------ */
 
 static void warn_without_direct_io(const struct daemon *d)
 {
@@ -456,8 +454,7 @@ static void say_ready(const struct daemon *d)
 			    d->list.n_items ? d->list.result.volumes : NULL);
 }
 
-/* ---- Starting ---------------------------------------------------------------------------------
- */
+/* ---- Starting ---------------------------------------------------------------------- */
 
 static void start_enter(struct daemon *d, enum start_state state)
 {
@@ -560,8 +557,7 @@ static int daemon_start(struct daemon *d)
 	return 0;
 }
 
-/* ---- Stopping ---------------------------------------------------------------------------------
- */
+/* ---- Stopping ---------------------------------------------------------------------- */
 
 static void want_stop(struct daemon *d)
 {
