@@ -33,9 +33,8 @@ DAEMON := $(wildcard volumed/*.c)
 UNIT  := $(wildcard tests/unit/test_*.c)
 SIMT  := $(wildcard tests/sim/test_*.c)
 SIM   := $(filter-out $(SIMT),$(wildcard tests/sim/*.c))
-LIBS_CORE := -lisal
-LIBS_SNAP := -lcrypto
-LIBS_REAL := -luring $(LIBS_CORE) $(LIBS_SNAP)
+LIBS_CORE := -lisal -lcrypto
+LIBS_REAL := -luring $(LIBS_CORE)
 LIBS_PLANE := -lsqlite3
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
@@ -70,7 +69,7 @@ $(SIMT_BINS): $(BUILD)/tests/sim_%: $(BUILD)/obj/tests/sim/%.o \
 		$(call obj,$(SIM) $(PLANE) $(CORE_ON_FAKE) $(FAKE))
 	@mkdir -p $(@D)
 	$(call say,LINK)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CORE) $(LIBS_SNAP) $(LIBS_PLANE) -lcmocka
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CORE) $(LIBS_PLANE) -lcmocka
 
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
