@@ -89,7 +89,7 @@ $(BUILD)/obj/volumed/main.o: CPPFLAGS += \
 tests: all $(TEST_BINS) $(NBD_RAM)
 fuzzers: $(LIBFUZZER)
 objects: $(call obj,$(DAEMON) $(API) $(CLI) $(PLANE) $(CORE) $(REAL) $(FAKE) $(SIM) \
-         $(wildcard bench/*.c tests/*/*.c))
+         $(wildcard bench/*.c bench/*/*.c tests/*/*.c))
 
 setup: ## Install the Debian packages that are missing, for all targets
 	@scripts/setup.sh build test lint bench fuzz
@@ -121,7 +121,8 @@ soak: ## The long tests: thousands of simulator seeds, 200 kill rounds, ten minu
 # What .ci/run adds to `make check`. Under ASan and UBSan: every program, with few seeds; of the
 # power-cut loops, which take long, each seventh point. Under TSan: what has threads.
 ASAN_BINS  = $(subst $(BUILD)/,build/asan/,$(TEST_BINS))
-TSAN_NAMES = $(notdir $(wildcard tests/unit/test_io_*.c tests/unit/test_store_*.c)) test_api_server.c
+TSAN_NAMES = $(notdir $(wildcard tests/unit/test_io_*.c tests/unit/test_store_*.c \
+             tests/unit/test_snapshots_*.c)) test_api_server.c
 TSAN_BINS  = $(patsubst %.c,build/tsan/tests/%,$(TSAN_NAMES))
 check-sanitizers: ## What pays under sanitizers: parsers, protocol, few seeds; threads under TSan
 	@scripts/setup.sh build test

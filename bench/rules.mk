@@ -21,3 +21,19 @@ bench-check:
 	/usr/bin/python3 -B bench/selftest.py $(NBDLOAD)
 
 .PHONY: bench bench-check
+
+# The snapshot repository: DIR, MiB and rounds by BENCH_DIR, BENCH_MIB, BENCH_ROUNDS.
+BENCH_REPOSITORY := $(BUILD)/bench/repository
+$(BENCH_REPOSITORY): $(call obj,bench/repository/repository.c $(CORE) $(REAL))
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL)
+
+bench-repository: ## Measure uploads to a snapshot repository against cp and fsync
+	@scripts/setup.sh build
+	@$(SUBMAKE) $(BENCH_REPOSITORY)
+	@dir=$$(mktemp -d $(or $(BENCH_DIR),.)/bench-repository.XXXXXX) && \
+		trap 'rm -rf "$$dir"' EXIT && \
+		$(BENCH_REPOSITORY) "$$dir" $(or $(BENCH_MIB),512) $(or $(BENCH_ROUNDS),5)
+
+.PHONY: bench-repository

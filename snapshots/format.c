@@ -294,7 +294,7 @@ const char *pack_name(const struct snap_pack *pack, bool copy, char name[BLOB_NA
 {
 	char text[ID_TEXT_MAX];
 
-	snprintf(name, BLOB_NAME_MAX, PREFIX_PACKS "%s/%04" PRIx32 "-%05" PRIx32 "/%03" PRIx32 "%s",
+	snprintf(name, BLOB_NAME_MAX, PREFIX_PACKS "%s/%08" PRIx32 "-%05" PRIx32 "/%03" PRIx32 "%s",
 		 id_format(pack->snapshot, SNAP_PREFIX, text), pack->attempt, pack->number >> 12,
 		 pack->number & 0xfff, copy ? "-copy" : "");
 	return name;
@@ -313,12 +313,16 @@ int manifest_name_parse(const char *name, struct id *ret_id)
 int pack_name_parse(const char *name, struct snap_pack *ret_pack, bool *ret_copy)
 {
 	char again[BLOB_NAME_MAX], text[ID_TEXT_MAX];
-	const char *p = name + strlen(PREFIX_PACKS);
+	const char *p;
 	struct snap_pack pack;
 	uint32_t high, low;
-	size_t n = strcspn(p, "/");
+	size_t n;
 
-	if (strncmp(name, PREFIX_PACKS, strlen(PREFIX_PACKS)) != 0 || n >= sizeof(text) || !p[n])
+	if (strncmp(name, PREFIX_PACKS, strlen(PREFIX_PACKS)) != 0)
+		return -EINVAL;
+	p = name + strlen(PREFIX_PACKS);
+	n = strcspn(p, "/");
+	if (n >= sizeof(text) || !p[n])
 		return -EINVAL;
 	memcpy(text, p, n);
 	text[n] = '\0';

@@ -99,7 +99,7 @@ int lease_decode(const uint8_t *buf, size_t len, struct lease *ret);
 /* Each returns `name`. */
 const char *manifest_name(struct id id, char name[BLOB_NAME_MAX]);
 const char *hold_name(const char *holder, char name[BLOB_NAME_MAX]);
-/* packs/snap-<17 hex>/<attempt, 4 hex>-<number, 8 hex>, and "-copy" for the second of a page pack.
+/* packs/snap-<17 hex>/<attempt, 8 hex>-<number, 8 hex>, and "-copy" for the second of a page pack.
  */
 const char *pack_name(const struct snap_pack *pack, bool copy, char name[BLOB_NAME_MAX]);
 int manifest_name_parse(const char *name, struct id *ret_id);

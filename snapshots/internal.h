@@ -8,7 +8,7 @@
  *   repository.c               the place, snapshots' objects, holds
  *   list.c                     lists of snapshots
  *   writer.c, writer_tree.c, writer_pack.c, writer_reuse.c    uploads
- *   reader.c, pages.c, walk.c, view.c                         reading
+ *   reader.c, pages.c, walk.c, view.c, base.c                 reading
  *   sweep.c, sweep_lease.c, sweep_mark.c, marks.c             giving space back
  *   copy.c                     copy, verify
  */

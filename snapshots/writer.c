@@ -252,7 +252,6 @@ static void config_take(struct snap_writer *w, const struct snap_writer_config *
 	    .state = SNAP_PENDING,
 	    .size = c->size,
 	    .started = c->started ? c->started : io_wall_clock(w->loop),
-	    .attempt = 1,
 	    .labels_len = c->labels_len,
 	};
 	if (c->labels_len)
@@ -330,6 +329,13 @@ static void start_read(struct snap_writer *w)
 		  w->old, 0, MANIFEST_MAX);
 }
 
+/* While the snapshot is pending, its object keeps the parent's tree. */
+static void parent_is(struct snap_writer *w, const struct snap_info *parent)
+{
+	w->info.root = w->new_root = parent->root;
+	w->info.blocks = w->new_blocks = parent->blocks;
+}
+
 static void start_on_read(struct blob_op *blob)
 {
 	struct snap_writer *w = container_of(blob, struct snap_writer, blob);
@@ -356,13 +362,16 @@ static void start_on_read(struct blob_op *blob)
 		writer_end(w, r);
 		return;
 	}
-	if (w->old_len > 0) {
-		w->info.attempt = was->attempt + 1;
-		w->resumed = was->state == SNAP_PENDING;
-		if (w->resumed && !w->config.started)
-			w->info.started = was->started;
-	}
-	if (id_is_zero(w->config.parent))
+	io_random(w->loop, &w->info.attempt, sizeof(w->info.attempt));
+	w->resumed = w->old_len > 0 && was->state == SNAP_PENDING;
+	if (w->resumed && !w->config.started)
+		w->info.started = was->started;
+	/* What the earlier attempt has held all the time, be the parent deleted or not. */
+	w->parent_held =
+	    w->resumed && id_equal(was->parent, w->config.parent) && was->size == w->config.size;
+	if (w->parent_held)
+		parent_is(w, was);
+	if (w->parent_held || id_is_zero(w->config.parent))
 		start_swap(w);
 	else
 		start_parent(w, START_PARENT);
@@ -405,9 +414,7 @@ static void start_on_parent(struct repository_op *get)
 		return;
 	}
 	if (w->step == START_PARENT) {
-		w->info.root = w->parent->root;
-		w->new_root = w->parent->root;
-		w->new_blocks = w->parent->blocks;
+		parent_is(w, w->parent);
 		start_swap(w);
 	} else {
 		start_root(w);
@@ -428,7 +435,7 @@ static void start_on_swap(struct snap_writer *w, int error)
 	} else if (error) {
 		stale(w, error);
 		writer_end(w, w->failed);
-	} else if (id_is_zero(w->config.parent)) {
+	} else if (w->parent_held || id_is_zero(w->config.parent)) {
 		start_root(w);
 	} else {
 		start_parent(w, START_PARENT_AGAIN);

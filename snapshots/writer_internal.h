@@ -87,10 +87,11 @@ struct snap_writer {
 	/* The snapshot's object. */
 	struct snap_info info;
 	uint64_t renewals;
-	bool resumed;   /* packs of earlier attempts may be used */
-	uint8_t *old;   /* what it is now */
-	uint8_t *new;   /* what it shall become */
-	uint8_t *found; /* what it was found to be */
+	bool resumed;     /* packs of earlier attempts may be used */
+	bool parent_held; /* by the earlier attempt: no need to look at it */
+	uint8_t *old;     /* what it is now */
+	uint8_t *new;     /* what it shall become */
+	uint8_t *found;   /* what it was found to be */
 	uint64_t old_len;
 	uint64_t new_len;
 	void (*on_swap)(struct snap_writer *w, int error);

@@ -92,7 +92,7 @@ static void reuse_next(struct snap_writer *w)
 		bool copy;
 
 		if (pack_name_parse(e->name, &w->reuse_pack, &copy) < 0 || copy ||
-		    w->reuse_pack.attempt >= w->info.attempt)
+		    w->reuse_pack.attempt == w->info.attempt)
 			continue;
 		w->reuse_size = e->size;
 		w->blob.done = reuse_on_pack;

@@ -25,6 +25,7 @@ struct pending {
 	struct blob_op *op;
 	int kind;
 	int error; /* injected */
+	bool stalled;
 	char name[BLOB_NAME_MAX];
 	uint8_t *wanted;
 	uint8_t *expected;
@@ -39,6 +40,7 @@ struct blobs_sim {
 	struct list objects;
 	struct list pending;
 	uint32_t chance;
+	uint32_t slow;
 	int nth_kind;
 	uint64_t nth;
 	int nth_error;
@@ -267,8 +269,10 @@ static void sim_start(struct blobs *blobs, struct blob_op *op)
 	list_add_tail(&b->pending, &p->node);
 	op->private[0] = (uint64_t)(uintptr_t)p;
 	op->op.done = on_timer;
+	p->stalled = stall;
 	if (!stall)
-		io_timer(op->loop, &op->op, sim_latency(b->sim, LATENCY_NS));
+		io_timer(op->loop, &op->op,
+			 sim_latency(b->sim, LATENCY_NS) * (sim_chance(b->sim, b->slow) ? 30 : 1));
 	if (op->kind != BLOB_READ && op->kind != BLOB_LIST)
 		sim_point(b->sim);
 }
@@ -283,6 +287,22 @@ static const struct blobs_ops sim_ops = {
     .start = sim_start,
     .close = sim_close,
 };
+
+void blobs_sim_release(struct blobs_sim *b)
+{
+	list_for_each (&b->pending, node) {
+		struct pending *p = container_of(node, struct pending, node);
+
+		if (p->stalled)
+			io_timer(p->op->loop, &p->op->op, 1);
+		p->stalled = false;
+	}
+}
+
+void blobs_sim_slow(struct blobs_sim *b, uint32_t in_a_million)
+{
+	b->slow = in_a_million;
+}
 
 /* ---- For tests --------------------------------------------------------------------------------
  */

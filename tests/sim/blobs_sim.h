@@ -29,8 +29,13 @@ void blobs_sim_settle(struct blobs_sim *b);
 /* The n-th operation from now (1 is the next) of this kind (enum blob_kind; -1: any) gets `error`,
  * or with `stall` never completes. Once. */
 void blobs_sim_nth(struct blobs_sim *b, int kind, uint64_t n, int error, bool stall);
+/* Those that never complete go on. */
+void blobs_sim_release(struct blobs_sim *b);
 /* Chance in a million that a mutating operation, or a read, fails with -EIO. */
 void blobs_sim_chance(struct blobs_sim *b, uint32_t in_a_million);
+
+/* Chance in a million that an operation takes thirty times as long. */
+void blobs_sim_slow(struct blobs_sim *b, uint32_t in_a_million);
 
 /* Behind the daemon's back. */
 bool blobs_sim_exists(struct blobs_sim *b, const char *name);

@@ -20,6 +20,20 @@ void depot_init(struct depot *depot, uint64_t seed)
 	depot->writer.leaves = 2;
 }
 
+void depot_init_second(struct depot *second, struct depot *first)
+{
+	memset(second, 0, sizeof(*second));
+	second->sim = first->sim;
+	second->objects = blobs_sim_new(first->sim);
+	second->writer = first->writer;
+	first->second = second;
+}
+
+void depot_free_second(struct depot *second)
+{
+	blobs_sim_free(second->objects);
+}
+
 void depot_free(struct depot *depot)
 {
 	blobs_sim_free(depot->objects);
@@ -78,6 +92,8 @@ void depot_reboot(struct depot *depot)
 {
 	sim_reboot(depot->sim);
 	blobs_sim_settle(depot->objects);
+	if (depot->second)
+		blobs_sim_settle(depot->second->objects);
 }
 
 /* ---- Models -----------------------------------------------------------------------------------
@@ -136,10 +152,20 @@ static void upload_ended(struct snap_writer_op *op)
 {
 	struct upload *u = container_of(op, struct upload, op);
 
-	u->error = op->error;
-	u->err = op->err;
+	if (!u->error) { /* an abort succeeds after what a put has failed with */
+		u->error = op->error;
+		u->err = op->err;
+	}
 	u->writer = NULL;
 	u->done = true;
+}
+
+static void upload_go_on(struct io_op *timer)
+{
+	struct upload *u = container_of(timer, struct upload, timer);
+
+	u->pausing = false;
+	upload_more(u);
 }
 
 static void put_done(struct snap_put *put)
@@ -155,7 +181,15 @@ static void put_done(struct snap_put *put)
 		u->err.text[0] = '\0';
 	}
 	u->in_flight--;
-	upload_more(u);
+	if (u->pausing)
+		return;
+	if (!u->pause) {
+		upload_more(u);
+		return;
+	}
+	u->pausing = true;
+	u->timer.done = upload_go_on;
+	io_timer(u->depot->loop[u->daemon], &u->timer, sim_below(u->depot->sim, u->pause));
 }
 
 static void upload_more(struct upload *u)
@@ -328,6 +362,60 @@ bool depot_sweep(struct depot *depot, unsigned daemon, struct snap_sweep *sweep)
 			 sweep);
 	alive = depot_wait(depot, &sweep_flag);
 	return alive;
+}
+
+static bool slept;
+
+static void sleep_done(struct io_op *timer)
+{
+	(void)timer;
+	slept = true;
+}
+
+bool depot_sleep(struct depot *depot, uint64_t ns)
+{
+	struct io_op *timer = sim_alloc(sizeof(*timer));
+	bool alive;
+
+	slept = false;
+	timer->done = sleep_done;
+	io_timer(depot->loop[0], timer, ns);
+	alive = depot_wait(depot, &slept);
+	sim_release(timer);
+	return alive;
+}
+
+bool depot_sweep_clean(struct depot *depot, unsigned daemon)
+{
+	for (int tries = 0;; tries++) {
+		struct snap_sweep sweep = {.config = depot_sweep_config()};
+
+		if (!depot_sweep(depot, daemon, &sweep))
+			return false;
+		snap_sweep_clear(&sweep);
+		if (sweep.error == 0)
+			return true;
+		if (sweep.error != -EBUSY || tries == 3)
+			sim_fail(depot->sim, "sweep: %d %s", sweep.error, sweep.err.text);
+		if (!depot_sleep(depot, 61 * NSEC_PER_SEC))
+			return false;
+	}
+}
+
+bool depot_nothing_leaks(struct depot *depot, const struct id *ids, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		if (!depot_delete(depot, 0, ids[i]))
+			return false;
+	if (!depot_sweep_clean(depot, 1))
+		return false;
+	for (uint64_t i = 0; i < blobs_sim_count(depot->objects, ""); i++) {
+		const char *name = blobs_sim_name(depot->objects, "", i);
+
+		if (strcmp(name, NAME_REPOSITORY) != 0 && strcmp(name, NAME_LEASE) != 0)
+			sim_fail(depot->sim, "%s is left behind", name);
+	}
+	return true;
 }
 
 /* ---- Reading ----------------------------------------------------------------------------------

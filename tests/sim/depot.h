@@ -34,6 +34,7 @@ struct depot {
 	struct io_loop *loop[DEPOT_DAEMONS];
 	struct repository *repository[DEPOT_DAEMONS];
 	struct snap_sweep_memory memory[DEPOT_DAEMONS];
+	struct depot *second;
 	struct snap_writer_config writer; /* id, parent, size are set by upload_start */
 };
 
@@ -46,7 +47,8 @@ struct upload {
 	struct id parent;
 	struct model from;
 	struct model to;
-	bool abort; /* rather than seal */
+	bool abort;     /* rather than seal */
+	uint64_t pause; /* ns, at most so long after each put; 0: none */
 	bool done;
 	int error;
 	struct err err;
@@ -57,12 +59,17 @@ struct upload {
 	struct snap_writer_op op;
 	unsigned at;
 	unsigned in_flight;
+	bool pausing;
+	struct io_op timer;
 	struct snap_put puts[DEPOT_PLACES];
 	uint8_t *buf[DEPOT_PLACES];
 };
 
 void depot_init(struct depot *depot, uint64_t seed);
+/* A second place on the same machine (its reboot settles both). */
+void depot_init_second(struct depot *second, struct depot *first);
 void depot_free(struct depot *depot);
+void depot_free_second(struct depot *second);
 /* Begins a life: loops, and the repository opened by each (made by the first). */
 bool depot_up(struct depot *depot);
 /* Ends it (by a power cut if nothing else did), and begins the next. */
@@ -100,5 +107,11 @@ bool depot_open(struct depot *depot, unsigned daemon, struct id id, const char *
 bool depot_read(struct depot *depot, struct snap_reader *reader, void *buf, uint64_t offset,
 		uint64_t len, int *ret_error, struct err *err);
 bool depot_wait(struct depot *depot, bool *flag);
+bool depot_sleep(struct depot *depot, uint64_t ns);
+/* Sweeps until it succeeds: a dead daemon's lease has to run out first. */
+bool depot_sweep_clean(struct depot *depot, unsigned daemon);
+/* S2: with every snapshot in ids deleted and a sweep, nothing is left but the head and the lease.
+ */
+bool depot_nothing_leaks(struct depot *depot, const struct id *ids, unsigned n);
 
 #endif

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "base/util.h"
+#include "snapshots/base.h"
 #include "tests/sim/depot.h"
 #include "tests/sim/seeds.h"
 
@@ -183,6 +184,191 @@ static void delete_gives_back_what_nobody_needs(void **state)
 	}
 }
 
+static bool base_flag;
+
+static void base_done(struct volume_base_req *req)
+{
+	(void)req;
+	base_flag = true;
+}
+
+static void base_released(void *arg, bool hydrated)
+{
+	*(int *)arg += hydrated ? 10 : 1;
+}
+
+/* As the base of a volume it gives the same bytes, and tells zeroes from data without reading. */
+static void a_base_gives_what_the_snapshot_holds(void **state)
+{
+	struct model model = {.seed = {5, SEED_ZERO, SEED_ABSENT, 9}};
+	uint8_t *want = sim_alloc(SNAP_BLOCK);
+	struct volume_base_req req = {.done = base_done, .buf = sim_alloc(SNAP_BLOCK)};
+	struct snap_reader *reader;
+	struct snap_base *base;
+	struct volume_base *vb;
+	struct depot depot;
+	int released = 0;
+	int error;
+
+	(void)state;
+	model.seed[13] = 77;
+	depot_init(&depot, 1);
+	assert_true(depot_up(&depot));
+	assert_true(depot_upload(&depot, 0, depot_id(0), NULL, &empty, &model));
+	assert_true(depot_open(&depot, 0, depot_id(0), NULL, &reader, &error));
+	assert_int_equal(snap_base_new(reader, base_released, &released, &base, NULL), 0);
+	vb = snap_base_volume_base(base);
+	for (unsigned i = 0; i < DEPOT_PLACES; i++) {
+		bool zero = model.seed[i] <= SEED_ZERO;
+
+		req.lba = depot_place(i) * 128 + 100;
+		req.blocks = 20;
+		req.demand = i % 2;
+		base_flag = false;
+		vb->ops->read(vb, &req);
+		assert_false(base_flag);
+		assert_true(depot_wait(&depot, &base_flag));
+		assert_int_equal(req.error, 0);
+		model_bytes(model.seed[i], want);
+		assert_memory_equal(req.buf, want + 100 * 4096, 20 * 4096);
+		req.blocks = 1000;
+		base_flag = false;
+		vb->ops->status(vb, &req);
+		assert_true(depot_wait(&depot, &base_flag));
+		assert_int_equal(req.error, 0);
+		assert_int_equal(req.zero, zero);
+		assert_true(req.n >= 28 && req.n <= 1000);
+		if (!zero)
+			assert_int_equal(req.n, 28);
+	}
+	assert_string_equal(snap_base_error(base), "");
+	while (blobs_sim_name(depot.objects, PREFIX_PACKS, 0))
+		blobs_sim_lose(depot.objects, blobs_sim_name(depot.objects, PREFIX_PACKS, 0));
+	req.lba = 0;
+	req.blocks = 1;
+	base_flag = false;
+	vb->ops->read(vb, &req);
+	assert_true(depot_wait(&depot, &base_flag));
+	assert_int_equal(req.error, -EIO);
+	assert_non_null(strstr(snap_base_error(base), "packs/"));
+	vb->ops->release(vb, true);
+	assert_int_equal(released, 10);
+	snap_base_free(base);
+	snap_reader_close(reader);
+	sim_release(req.buf);
+	sim_release(want);
+	depot_free(&depot);
+}
+
+static uint8_t view_bytes[4096] __attribute__((aligned(4096)));
+
+static void view_done(struct block_req *req)
+{
+	(void)req;
+	base_flag = true;
+}
+
+/* As a read-only disk: bytes, and extents that cover what was asked. */
+static void a_view_is_a_read_only_disk(void **state)
+{
+	struct model model = {.seed = {5, SEED_ZERO, SEED_ABSENT, 9, 10}};
+	uint8_t *want = sim_alloc(SNAP_BLOCK);
+	struct block_extent extents[8];
+	struct block_req req = {.op = BLOCK_READ, .done = view_done};
+	struct snap_reader *reader;
+	struct snap_view *view;
+	struct block_dev *dev;
+	struct depot depot;
+	int error;
+
+	(void)state;
+	depot_init(&depot, 1);
+	assert_true(depot_up(&depot));
+	assert_true(depot_upload(&depot, 0, depot_id(0), NULL, &empty, &model));
+	assert_true(depot_open(&depot, 0, depot_id(0), NULL, &reader, &error));
+	assert_int_equal(snap_view_new(reader, &view, NULL), 0);
+	dev = snap_view_dev(view);
+	assert_int_equal(block_size(dev), DEPOT_SIZE);
+	req.offset = 3 * SNAP_BLOCK + 8192;
+	req.length = 4096;
+	req.buf = view_bytes;
+	base_flag = false;
+	assert_int_equal(block_check(dev, &req), 0);
+	block_submit(dev, &req);
+	assert_true(depot_wait(&depot, &base_flag));
+	assert_int_equal(req.error, 0);
+	model_bytes(9, want);
+	assert_memory_equal(view_bytes, want + 8192, 4096);
+	req = (struct block_req){.op = BLOCK_STATUS, .done = view_done, .extents = extents};
+	req.length = DEPOT_SIZE;
+	req.max_extents = 8;
+	base_flag = false;
+	block_submit(dev, &req);
+	assert_true(depot_wait(&depot, &base_flag));
+	assert_int_equal(req.error, 0);
+	/* Data at 0 and 3, and 510 (the model's fifth place): holes between and after. */
+	assert_int_equal(req.n_extents, 6);
+	assert_int_equal(extents[0].length, SNAP_BLOCK);
+	assert_int_equal(extents[0].flags, 0);
+	assert_int_equal(extents[1].length, 2 * SNAP_BLOCK);
+	assert_int_equal(extents[1].flags, BLOCK_EXTENT_HOLE | BLOCK_EXTENT_ZERO);
+	assert_int_equal(extents[3].length, 506 * (uint64_t)SNAP_BLOCK);
+	assert_int_equal(extents[5].length, DEPOT_SIZE - 511 * (uint64_t)SNAP_BLOCK);
+	req = (struct block_req){.op = BLOCK_WRITE, .length = 4096, .buf = view_bytes};
+	assert_int_equal(block_check(dev, &req), -EROFS);
+	snap_view_free(view);
+	snap_reader_close(reader);
+	sim_release(want);
+	depot_free(&depot);
+}
+
+/* Lists have all that is there, by pages, with the labels; deleted ones are not in them. */
+static bool list_flag;
+
+static void list_done(struct snap_list *list)
+{
+	(void)list;
+	list_flag = true;
+}
+
+static void lists_have_what_is_there(void **state)
+{
+	struct snap_info *infos = sim_alloc(2 * sizeof(*infos));
+	struct snap_list *list = sim_alloc(sizeof(*list));
+	struct model model = {.seed = {5}};
+	static const char labels[] = "nightly\0key\0value";
+	struct depot depot;
+	unsigned n = 0;
+
+	(void)state;
+	depot_init(&depot, 1);
+	depot.writer.labels = labels;
+	depot.writer.labels_len = sizeof(labels);
+	assert_true(depot_up(&depot));
+	for (unsigned i = 0; i < 5; i++)
+		assert_true(depot_upload(&depot, 0, depot_id(i), NULL, &empty, &model));
+	assert_true(depot_delete(&depot, 0, depot_id(2)));
+	list->infos = infos;
+	list->max = 2;
+	list->done = list_done;
+	do {
+		list_flag = false;
+		snap_list_page(depot.repository[1], depot.loop[1], list);
+		assert_true(depot_wait(&depot, &list_flag));
+		assert_int_equal(list->error, 0);
+		for (uint32_t i = 0; i < list->n; i++, n++) {
+			assert_int_equal(infos[i].state, SNAP_COMPLETED);
+			assert_int_equal(infos[i].labels_len, sizeof(labels));
+			assert_memory_equal(infos[i].labels, labels, sizeof(labels));
+			assert_false(id_equal(infos[i].id, depot_id(2)));
+		}
+	} while (list->n > 0);
+	assert_int_equal(n, 4);
+	sim_release(list);
+	sim_release(infos);
+	depot_free(&depot);
+}
+
 #define TEST(name) cmocka_unit_test(name)
 
 int main(void)
@@ -192,6 +378,9 @@ int main(void)
 	    TEST(same_and_zero_blocks_take_no_room),
 	    TEST(compare_tells_what_differs),
 	    TEST(delete_gives_back_what_nobody_needs),
+	    TEST(a_base_gives_what_the_snapshot_holds),
+	    TEST(a_view_is_a_read_only_disk),
+	    TEST(lists_have_what_is_there),
 	};
 	const char *only = getenv("SIM_TEST");
 
