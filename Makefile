@@ -22,7 +22,7 @@ VERSION := 0.1.0
 COMMIT  := $(shell git describe --always --dirty 2>/dev/null)
 
 # What runs on any machine, and what stands below it: the real one or the simulated one.
-CORE  := $(wildcard base/*.c block/*.c store/*.c engine/*.c nbd/*.c)
+CORE  := $(wildcard base/*.c block/*.c store/*.c engine/*.c snapshots/*.c nbd/*.c)
 # What needs SQLite besides.
 PLANE := $(wildcard metadata/*.c control/*.c)
 REAL  := io/io_uring.c $(filter-out io/io_uring.c,$(wildcard io/*.c))
@@ -33,7 +33,7 @@ DAEMON := $(wildcard volumed/*.c)
 UNIT  := $(wildcard tests/unit/test_*.c)
 SIMT  := $(wildcard tests/sim/test_*.c)
 SIM   := $(filter-out $(SIMT),$(wildcard tests/sim/*.c))
-LIBS_CORE := -lisal
+LIBS_CORE := -lisal -lcrypto
 LIBS_REAL := -luring $(LIBS_CORE)
 LIBS_PLANE := -lsqlite3
 
@@ -89,7 +89,7 @@ $(BUILD)/obj/volumed/main.o: CPPFLAGS += \
 tests: all $(TEST_BINS) $(NBD_RAM)
 fuzzers: $(LIBFUZZER)
 objects: $(call obj,$(DAEMON) $(API) $(CLI) $(PLANE) $(CORE) $(REAL) $(FAKE) $(SIM) \
-         $(wildcard bench/*.c tests/*/*.c))
+         $(wildcard bench/*.c bench/*/*.c tests/*/*.c))
 
 setup: ## Install the Debian packages that are missing, for all targets
 	@scripts/setup.sh build test lint bench fuzz
@@ -121,7 +121,8 @@ soak: ## The long tests: thousands of simulator seeds, 200 kill rounds, ten minu
 # What .ci/run adds to `make check`. Under ASan and UBSan: every program, with few seeds; of the
 # power-cut loops, which take long, each seventh point. Under TSan: what has threads.
 ASAN_BINS  = $(subst $(BUILD)/,build/asan/,$(TEST_BINS))
-TSAN_NAMES = $(notdir $(wildcard tests/unit/test_io_*.c tests/unit/test_store_*.c)) test_api_server.c
+TSAN_NAMES = $(notdir $(wildcard tests/unit/test_io_*.c tests/unit/test_store_*.c \
+             tests/unit/test_snapshots_*.c)) test_api_server.c
 TSAN_BINS  = $(patsubst %.c,build/tsan/tests/%,$(TSAN_NAMES))
 check-sanitizers: ## What pays under sanitizers: parsers, protocol, few seeds; threads under TSan
 	@scripts/setup.sh build test

@@ -24,8 +24,7 @@ static uint64_t wall_clock(void)
 	return (uint64_t)now.tv_sec * NSEC_PER_SEC + (uint64_t)now.tv_nsec;
 }
 
-/* ---- The head ---------------------------------------------------------------------------------
- */
+/* ---- The head ---------------------------------------------------------------------- */
 
 static void find_route(struct call *c, const char *path, const char *method)
 {
@@ -71,8 +70,7 @@ struct call *call_new(struct api *api, struct MHD_Connection *connection, const 
 	return c;
 }
 
-/* ---- The body ---------------------------------------------------------------------------------
- */
+/* ---- The body ---------------------------------------------------------------------- */
 
 /* Keeps the bytes, or drops those of a body that nobody will look at. MHD_NO: the sender will not
  * end, and is cut off. */
@@ -97,8 +95,7 @@ static enum MHD_Result take_body(struct call *c, const char *data, size_t len)
 	return MHD_YES;
 }
 
-/* ---- The arguments ----------------------------------------------------------------------------
- */
+/* ---- The arguments ----------------------------------------------------------------- */
 
 struct parameters {
 	struct api_parameter all[API_PARAMETERS_MAX];
@@ -185,8 +182,7 @@ static int parse(struct call *c)
 	return take_id(c);
 }
 
-/* ---- The operation ----------------------------------------------------------------------------
- */
+/* ---- The operation ----------------------------------------------------------------- */
 
 bool api_begin_operation(struct api *api)
 {
@@ -248,8 +244,7 @@ static void act(struct call *c)
 	call_enter(c, CALL_REPLY);
 }
 
-/* ---- The reply --------------------------------------------------------------------------------
- */
+/* ---- The reply --------------------------------------------------------------------- */
 
 static void take_error(struct call *c)
 {
@@ -349,8 +344,7 @@ static enum MHD_Result reply(struct call *c)
 	return result;
 }
 
-/* ---- The steps --------------------------------------------------------------------------------
- */
+/* ---- The steps --------------------------------------------------------------------- */
 
 enum MHD_Result call_step(struct call *c, const char *data, size_t *data_len)
 {

@@ -69,8 +69,7 @@ static json_t *page(const char *name, json_t *array, const struct control_op *op
 	return json_pack("{s:o, s:o}", name, array, "next_token", text_or_null(op->next_token));
 }
 
-/* ---- Volumes, attachments, instances ----------------------------------------------------------
- */
+/* ---- Volumes, attachments, instances ----------------------------------------------- */
 
 static json_t *attachment(const struct control_attachment *a)
 {
@@ -171,8 +170,7 @@ json_t *api_render_instances(const struct control_op *op)
 	return page("instances", array, op);
 }
 
-/* ---- The rest ---------------------------------------------------------------------------------
- */
+/* ---- The rest ---------------------------------------------------------------------- */
 
 json_t *api_render_events(const struct control_op *op)
 {

@@ -46,8 +46,7 @@ static int unknown(const struct api_field *fields, const char *name, struct api_
 			     API_QUOTE_MAX, name);
 }
 
-/* ---- Values -----------------------------------------------------------------------------------
- */
+/* ---- Values ------------------------------------------------------------------------ */
 
 static int take_text(const char *text, void *at, struct arena *memory, struct api_error *error)
 {
@@ -165,8 +164,7 @@ static int take_parameter(const struct api_field *field, const char *value, stru
 	return unknown(NULL, field->name, error);
 }
 
-/* ---- A body -----------------------------------------------------------------------------------
- */
+/* ---- A body ------------------------------------------------------------------------ */
 
 static int take_object(json_t *object, const struct api_field *fields, struct control_op *op,
 		       struct arena *memory, struct api_error *error)
@@ -223,8 +221,7 @@ int api_parse_body(const char *body, size_t len, const struct api_field *fields,
 	return r;
 }
 
-/* ---- A query ----------------------------------------------------------------------------------
- */
+/* ---- A query ----------------------------------------------------------------------- */
 
 static int refuse_twice(const struct api_parameter *parameters, unsigned i, struct api_error *error)
 {

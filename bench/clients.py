@@ -19,13 +19,18 @@ class ClientError(Exception):
 class Cell:
     """One kind of load."""
 
-    def __init__(self, name, pattern, block_size, depth, flush_every=0, fio=False):
+    def __init__(self, name, pattern, block_size, depth, flush_every=0, *, fio=False, tcp=False,
+                 cached=False, null=False, quick=True):
         self.name = name
         self.pattern = pattern
         self.block_size = block_size
         self.depth = depth
         self.flush_every = flush_every
-        self.fio = fio  # run with fio's nbd engine too
+        self.fio = fio  # with fio's nbd engine as well
+        self.tcp = tcp  # over TCP as well
+        self.cached = cached  # for servers on the page cache as well
+        self.null = null  # for the server without a disk as well
+        self.quick = quick  # in the quick form, too
 
     @property
     def writes(self):
@@ -34,6 +39,8 @@ class Cell:
     def describe(self):
         size = f"{self.block_size // 1024} KiB"
         flush = f", a flush every {self.flush_every} writes" if self.flush_every else ""
+        if self.pattern == "mixed":
+            flush += "; latencies are those of the reads, seven of ten"
         return f"{size} {self.pattern}, queue depth {self.depth}{flush}"
 
 
@@ -58,7 +65,7 @@ def nbdload(program, server, cell, seconds, warmup, size):
                "--seed", str(int.from_bytes(os.urandom(4), "little")),
                "--server-pid", str(server.pid()), server.address(), server.export]
     found = json.loads(run(command, seconds + warmup))
-    latency = found["latency_us"]
+    latency = found["read_us" if cell.pattern == "mixed" else "latency_us"]
     return {
         "iops": found["iops"], "mb_per_s": found["mb_per_s"], "p50_us": latency["p50"],
         "p99_us": latency["p99"], "p999_us": latency["p999"], "max_us": latency["max"],

@@ -8,7 +8,7 @@ $(NBDLOAD): $(call obj,$(BENCH) $(BENCH_BASE))
 	$(call say,LINK)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -ljansson
 
-# BENCH_DIR, BENCH_SIZE, BENCH_SECONDS, BENCH_ROUNDS and more: bench/README.md.
+# BENCH_FORM=quick|usual|full, BENCH_DIR, BENCH_SIZE and more: bench/README.md.
 bench:
 	@scripts/setup.sh build bench
 	@$(SUBMAKE) all $(NBDLOAD)
@@ -21,3 +21,19 @@ bench-check:
 	/usr/bin/python3 -B bench/selftest.py $(NBDLOAD)
 
 .PHONY: bench bench-check
+
+# The snapshot repository: DIR, MiB and rounds by BENCH_DIR, BENCH_MIB, BENCH_ROUNDS.
+BENCH_REPOSITORY := $(BUILD)/bench/repository
+$(BENCH_REPOSITORY): $(call obj,bench/repository/repository.c $(CORE) $(REAL))
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL)
+
+bench-repository: ## Measure uploads to a snapshot repository against cp and fsync
+	@scripts/setup.sh build
+	@$(SUBMAKE) $(BENCH_REPOSITORY)
+	@dir=$$(mktemp -d $(or $(BENCH_DIR),.)/bench-repository.XXXXXX) && \
+		trap 'rm -rf "$$dir"' EXIT && \
+		$(BENCH_REPOSITORY) "$$dir" $(or $(BENCH_MIB),512) $(or $(BENCH_ROUNDS),5)
+
+.PHONY: bench-repository

@@ -16,29 +16,36 @@ import sys
 import time
 
 import clients
+import goals
 import servers
 import table
 
 KIB = 1024
 CHUNK = 1024 * KIB
 # What a turn costs beside the measurement: starting, stopping, emptying the page cache.
-TURN_OVERHEAD = 2
+TURN_OVERHEAD = 0.4
 
-# Reads come first, on a disk that was just written in sequence; the last two see what random
+# Reads come first, on a disk that was just written in sequence; the aged ones see what random
 # writes have made of it.
 CELLS = (
-    clients.Cell("randread-qd1", "randread", 4 * KIB, 1),
-    clients.Cell("randread-qd32", "randread", 4 * KIB, 32, fio=True),
-    clients.Cell("randread-qd128", "randread", 4 * KIB, 128),
-    clients.Cell("seqread-128k", "read", 128 * KIB, 8),
-    clients.Cell("seqwrite-128k", "write", 128 * KIB, 8),
-    clients.Cell("randwrite-qd1", "randwrite", 4 * KIB, 1),
-    clients.Cell("randwrite-qd32", "randwrite", 4 * KIB, 32, fio=True),
+    clients.Cell("randread-qd1", "randread", 4 * KIB, 1, null=True),
+    clients.Cell("randread-qd32", "randread", 4 * KIB, 32, fio=True, tcp=True, cached=True),
+    clients.Cell("randread-qd128", "randread", 4 * KIB, 128, quick=False),
+    clients.Cell("seqread-128k", "read", 128 * KIB, 8, cached=True),
+    clients.Cell("seqwrite-128k", "write", 128 * KIB, 8, cached=True),
+    clients.Cell("randwrite-qd1", "randwrite", 4 * KIB, 1, null=True),
+    clients.Cell("randwrite-qd32", "randwrite", 4 * KIB, 32, fio=True, tcp=True, cached=True),
     clients.Cell("randwrite-qd128", "randwrite", 4 * KIB, 128),
     clients.Cell("randwrite-flush32", "randwrite", 4 * KIB, 32, flush_every=32),
+    clients.Cell("mixed-qd32", "mixed", 4 * KIB, 32, quick=False),
+    clients.Cell("mixed-flush32", "mixed", 4 * KIB, 32, flush_every=32, quick=False),
     clients.Cell("randread-aged", "randread", 4 * KIB, 32),
     clients.Cell("seqread-aged", "read", 128 * KIB, 8),
 )
+
+# Seconds measured, seconds before that, rounds. The quick form leaves out cells, TCP, fio as a
+# client and the cached servers; the full one has all servers in all cells.
+FORMS = {"quick": (1.0, 0.3, 2), "usual": (1.6, 0.4, 3), "full": (10.0, 2.0, 5)}
 
 
 def say(text):
@@ -74,17 +81,27 @@ def options():
                    help="on the disk to measure; what it holds of earlier runs is removed")
     p.add_argument("--out", default=env("OUT", "build/bench"), help="for tables and logs")
     p.add_argument("--size", default=env("SIZE", "2GiB"), type=parse_size, help="of the disk")
-    p.add_argument("--seconds", default=env("SECONDS", "10"), type=float, help="of each turn")
-    p.add_argument("--warmup", default=env("WARMUP", "2"), type=float, help="before each turn")
-    p.add_argument("--rounds", default=env("ROUNDS", "3"), type=int, help="turns of each server")
-    p.add_argument("--transport", default=env("TRANSPORT", "unix"), choices=("unix", "tcp"))
+    p.add_argument("--form", default=env("FORM", "usual"), choices=FORMS,
+                   help="quick: 3 minutes; usual: 10; full: 4 hours")
+    p.add_argument("--seconds", default=env("SECONDS", None), type=float, help="of each turn")
+    p.add_argument("--warmup", default=env("WARMUP", None), type=float, help="before each turn")
+    p.add_argument("--rounds", default=env("ROUNDS", None), type=int, help="turns of each server")
+    p.add_argument("--transport", default=env("TRANSPORT", "both"),
+                   choices=("both", "unix", "tcp"),
+                   help="both: unix sockets, and some cells over TCP, too")
     p.add_argument("--servers", default=env("SERVERS", ""), type=names,
                    help="some of: " + ",".join(s.name for s in servers.ALL))
     p.add_argument("--cells", default=env("CELLS", ""), type=names,
                    help="some of: " + ",".join(c.name for c in CELLS))
     p.add_argument("--keep", action="store_true", default=env("KEEP", "") == "1",
                    help="leave the data in the directory")
-    return p.parse_args()
+    p.add_argument("--publish", default=env("PUBLISH", ""), metavar="FILE",
+                   help="a Markdown file whose table between the bench markers is replaced")
+    opt = p.parse_args()
+    for name, value in zip(("seconds", "warmup", "rounds"), FORMS[opt.form]):
+        if getattr(opt, name) is None:
+            setattr(opt, name, value)
+    return opt
 
 
 def chosen(things, wanted, what):
@@ -126,13 +143,13 @@ class Bench:
         self.opt = opt
         self.notes = []
         self.turns = []
-        self.cells = chosen(CELLS, opt.cells, "cell")
-        self.transport = opt.transport
+        self.cells = [c for c in chosen(CELLS, opt.cells, "cell")
+                      if c.quick or opt.cells or opt.form != "quick"]
         directory = os.path.abspath(opt.dir)
         self.file = os.path.join(directory, "disk.raw")
         self.place = servers.Place(directory, self.file, opt.size,
                                    os.path.abspath(os.path.join(opt.out, "logs")),
-                                   opt.transport, free_port(), os.path.abspath(opt.volumed))
+                                   free_port(), os.path.abspath(opt.volumed))
         self.servers = [s(self.place) for s in chosen(servers.ALL, opt.servers, "server")]
         self.have_fio = shutil.which("fio") is not None
         self.have_fio_nbd = self.have_fio and "nbd" in (
@@ -194,11 +211,22 @@ class Bench:
                 self.stop_quietly(server)
 
     def targets(self, cell):
-        """Who has a turn in each round: pairs of client and server; None is the raw file."""
-        some = [("fio", None)] if self.have_fio else []
-        some += [("nbdload", s) for s in self.servers]
-        if cell.fio and self.have_fio_nbd:
-            some += [("fio", s) for s in self.servers]
+        """Who has a turn in each round: client, server, transport; server None is the raw file."""
+        first = "tcp" if self.opt.transport == "tcp" else "unix"
+        quick = self.opt.form == "quick"
+        wanted = {"direct", "ours"}
+        if self.opt.form == "full" or (cell.cached and not quick):
+            wanted.add("cached")
+        if cell.null:
+            wanted.add("null")
+        those = [s for s in self.servers if s.kind in wanted]
+        main = [s for s in those if s.kind in ("direct", "ours")]
+        some = [("fio", None, "")] if self.have_fio and cell.pattern != "mixed" else []
+        some += [("nbdload", s, first) for s in those]
+        if cell.fio and self.have_fio_nbd and not quick:
+            some += [("fio", s, first) for s in main]
+        if cell.tcp and self.opt.transport == "both" and not quick:
+            some += [("nbdload", s, "tcp") for s in main]
         return some
 
     def run(self):
@@ -208,14 +236,15 @@ class Bench:
         done = 0
         for cell in self.cells:
             for number in range(1, self.opt.rounds + 1):
-                for client, server in self.targets(cell):
+                for client, server, transport in self.targets(cell):
                     done += 1
+                    self.place.transport = transport
                     self.turn(cell, number, client, server, f"[{done}/{total}]")
             if self.targets(cell):
                 say(table.terminal(cell, table.medians(self.turns)) + "\n")
 
     def turn(self, cell, number, client, server, progress):
-        turn = {"cell": cell.name, "transport": self.transport if server else "",
+        turn = {"cell": cell.name, "transport": self.place.transport,
                 "client": client, "server": server.name if server else "raw file",
                 "kind": server.kind if server else "raw", "round": number}
         try:
@@ -229,7 +258,9 @@ class Bench:
                     turn["error"] += f"; the server died, see {server.log_path()}"
                 self.stop_quietly(server)
             result = f"FAILED: {turn['error']}"
-        say(f"{progress} {cell.name} round {number}, {turn['server']} with {client}: {result}")
+        where = f" over {self.place.transport}" if server else ""
+        say(f"{progress} {cell.name} round {number}, {turn['server']} with {client}{where}: "
+            f"{result}")
         self.turns.append(turn)
         table.write_csv(os.path.join(self.opt.out, "turns.csv"), table.TURN_COLUMNS, self.turns)
 
@@ -261,12 +292,16 @@ class Bench:
         rows = table.medians(self.turns)
         facts = table.machine(self.place.directory)
         facts.append(("run", f"{self.opt.size >> 20} MiB disk, {self.opt.rounds} turns of "
-                      f"{self.opt.seconds:g} s after {self.opt.warmup:g} s of warm-up, "
-                      f"{self.transport} sockets"))
+                      f"{self.opt.seconds:g} s after {self.opt.warmup:g} s of warm-up"))
         facts += [(f"{s.name} ran as", f"{s.title}, {s.variant}")
                   for s in self.servers if s.variant]
         table.write_csv(os.path.join(self.opt.out, "medians.csv"), table.ROW_COLUMNS, rows)
-        table.markdown(os.path.join(self.opt.out, "table.md"), self.cells, rows, facts, self.notes)
+        text = table.markdown(self.cells, rows, facts, self.notes)
+        with open(os.path.join(self.opt.out, "table.md"), "w", encoding="utf-8") as f:
+            f.write(text)
+        say(goals.terminal(rows))
+        if self.opt.publish:
+            table.publish(self.opt.publish, text)
         for note in self.notes:
             say(f"SKIPPED {note}")
         say(f"written: {self.opt.out}/table.md, medians.csv, turns.csv")

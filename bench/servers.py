@@ -8,6 +8,7 @@ same blocks of the disk. `kind` says what their numbers may be compared with:
   direct  O_DIRECT: an answered write has reached the disk
   cached  page cache: an answered write is in memory, a read may never see the disk
   ours    volumed, which is direct too
+  null    no disk at all: what the protocol and the sockets cost
 """
 
 import os
@@ -30,12 +31,12 @@ class ServerError(Exception):
 class Place:
     """Where servers find the file and put sockets and logs."""
 
-    def __init__(self, directory, file, size, logs, transport, port, volumed):
+    def __init__(self, directory, file, size, logs, port, volumed):
         self.directory = directory
         self.file = file
         self.size = size
         self.logs = logs
-        self.transport = transport
+        self.transport = "unix"  # or "tcp"; may change while no server runs
         self.port = port
         self.volumed = volumed
 
@@ -161,11 +162,14 @@ class Nbdkit(Server):
     package = "nbdkit"
     options = ()
 
+    def plugin(self):
+        return ["file", self.place.file, *self.options]
+
     def command(self):
         where = ["-i", "127.0.0.1", "-p", str(self.place.port)]
         if not self.place.tcp:
             where = ["-U", self.socket_path()]
-        return ["nbdkit", "-f", *where, "file", self.place.file, *self.options]
+        return ["nbdkit", "-f", *where, *self.plugin()]
 
 
 class NbdkitDropBehind(Nbdkit):
@@ -173,6 +177,16 @@ class NbdkitDropBehind(Nbdkit):
     name = "nbdkit-none"
     title = "nbdkit file cache=none"
     options = ("cache=none",)
+
+
+class NbdkitNull(Nbdkit):
+    """Reads zeroes and forgets what is written."""
+    name = "nbdkit-null"
+    title = "nbdkit null"
+    kind = "null"
+
+    def plugin(self):
+        return ["null", str(self.place.size)]
 
 
 class QemuNbd(Server):
@@ -307,4 +321,4 @@ class Volumed(Server):
         super().launch()
 
 
-ALL = (Nbdkit, NbdkitDropBehind, QemuNbd, QemuStorageDaemon, NbdServer, Volumed)
+ALL = (NbdkitNull, Nbdkit, NbdkitDropBehind, QemuNbd, QemuStorageDaemon, NbdServer, Volumed)

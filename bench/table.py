@@ -7,12 +7,14 @@ import platform
 import statistics
 import subprocess
 
+import goals
 from clients import NUMBERS
 
 TURN_COLUMNS = ("cell", "transport", "client", "server", "kind", "round", *NUMBERS, "error")
 ROW_COLUMNS = ("cell", "transport", "client", "server", "kind", "turns", *NUMBERS,
                "iops_low", "iops_high", "to_raw", "to_best_direct", "error")
-HEAD = ("server", "I/O", "client", "IOPS", "low - high", "MB/s", "p50 us", "p99 us", "p99.9 us",
+BEGIN, END = "<!-- bench begin -->", "<!-- bench end -->"
+HEAD = ("server", "I/O", "client", "over", "IOPS", "low - high", "MB/s", "p50 us", "p99 us", "p99.9 us",
         "server CPU us/IO", "client CPU us/IO", "x raw", "x best direct")
 
 
@@ -54,7 +56,8 @@ def add_ratios(rows):
     for row in rows:
         same = [r for r in rows if r["cell"] == row["cell"] and r["iops"] and not r["error"]]
         raw = [r["iops"] for r in same if r["kind"] == "raw"]
-        peers = [r["iops"] for r in same if r["kind"] == "direct" and r["client"] == row["client"]]
+        peers = [r["iops"] for r in same if r["kind"] == "direct"
+                 and (r["client"], r["transport"]) == (row["client"], row["transport"])]
         have = row["iops"] is not None
         row["to_raw"] = row["iops"] / max(raw) if have and raw else None
         row["to_best_direct"] = row["iops"] / max(peers) if have and peers else None
@@ -65,7 +68,8 @@ def number(value, digits=0):
 
 
 def fields(row):
-    return (row["server"], row["kind"], row["client"], number(row["iops"]),
+    return (row["server"], row["kind"], row["client"], row["transport"] or "-",
+            number(row["iops"]),
             f"{number(row['iops_low'])} - {number(row['iops_high'])}" if row["turns"] else "-",
             number(row["mb_per_s"], 1), number(row["p50_us"]), number(row["p99_us"]),
             number(row["p999_us"]), number(row["server_cpu_us"], 1),
@@ -78,8 +82,8 @@ def terminal(cell, rows):
     width = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
     text = [f"\n{cell.name}: {cell.describe()}"]
     for line in lines:
-        left = "  ".join(line[i].ljust(width[i]) for i in range(3))
-        right = "  ".join(line[i].rjust(width[i]) for i in range(3, len(HEAD)))
+        left = "  ".join(line[i].ljust(width[i]) for i in range(4))
+        right = "  ".join(line[i].rjust(width[i]) for i in range(4, len(HEAD)))
         text.append(f"  {left}  {right}")
     return "\n".join(text + complaints(cell, rows, "  "))
 
@@ -89,8 +93,9 @@ def complaints(cell, rows, indent=""):
             for r in rows if r["cell"] == cell.name and r["error"]]
 
 
-def markdown(path, cells, rows, facts, notes):
-    out = ["# Benchmark", ""] + [f"- {name}: {value}" for name, value in facts]
+def markdown(cells, rows, facts, notes):
+    out = ["## The machine", ""] + [f"- {name}: {value}" for name, value in facts]
+    out += ["", "## Numbers to reach", "", *goals.markdown(rows), "", "## All measurements"]
     out += ["", "Medians of the turns; ratios are of IOPS. `cached` servers answer from and to the "
             "page cache: their numbers are no disk's."]
     if notes:
@@ -99,12 +104,20 @@ def markdown(path, cells, rows, facts, notes):
         some = [r for r in rows if r["cell"] == cell.name]
         if not some:
             continue
-        out += ["", f"## {cell.name}", "", f"{cell.describe()}.", ""]
-        out += ["| " + " | ".join(HEAD) + " |", "|---|---|---|" + "---:|" * (len(HEAD) - 3)]
+        out += ["", f"### {cell.name}", "", f"{cell.describe()}.", ""]
+        out += ["| " + " | ".join(HEAD) + " |", "|---|---|---|---|" + "---:|" * (len(HEAD) - 4)]
         out += ["| " + " | ".join(fields(r)) + " |" for r in some]
         out += [""] + complaints(cell, rows, "- ") if complaints(cell, rows) else []
+    return "\n".join(out) + "\n"
+
+
+def publish(path, text):
+    """Puts the tables between the two markers of a document."""
+    with open(path, encoding="utf-8") as f:
+        before, rest = f.read().split(BEGIN)
+        after = rest.split(END)[1]
     with open(path, "w", encoding="utf-8") as f:
-        f.write("\n".join(out) + "\n")
+        f.write(f"{before}{BEGIN}\n{text}{END}{after}")
 
 
 def first_line(*command):

@@ -29,8 +29,7 @@ struct client {
 	struct arena memory;
 };
 
-/* ---- The socket -------------------------------------------------------------------------------
- */
+/* ---- The socket -------------------------------------------------------------------- */
 
 /* Whether somebody listens there: 0, or what connect(2) said. */
 static int probe(const char *path)
@@ -154,8 +153,7 @@ static int find_socket(const char *path, const char **ret_path, struct err *err)
 	return r < 0 ? explain(path, r, err) : 0;
 }
 
-/* ---- Life -------------------------------------------------------------------------------------
- */
+/* ---- Life -------------------------------------------------------------------------- */
 
 int client_new(const char *path, struct client **ret_client, struct err *err)
 {
@@ -219,8 +217,7 @@ const char *client_printf(struct client *client, const char *format, ...)
 	return text;
 }
 
-/* ---- Requests ---------------------------------------------------------------------------------
- */
+/* ---- Requests ---------------------------------------------------------------------- */
 
 static size_t on_data(char *data, size_t size, size_t n, void *arg)
 {

@@ -51,8 +51,7 @@ static int parse_number(const char *what, const char *text, unsigned long min, u
 	return EXIT_OK;
 }
 
-/* ---- status -----------------------------------------------------------------------------------
- */
+/* ---- status ------------------------------------------------------------------------ */
 
 static const char *duration(const char *since, const char *now, char ret[64])
 {
@@ -163,8 +162,7 @@ int run_status(struct cli *cli)
 	return EXIT_OK;
 }
 
-/* ---- ping -------------------------------------------------------------------------------------
- */
+/* ---- ping -------------------------------------------------------------------------- */
 
 /* Whether the daemon answers that it is ready. */
 static bool ping(struct cli *cli, struct err *err)
@@ -228,8 +226,7 @@ int run_ping(struct cli *cli)
 	return EXIT_OK;
 }
 
-/* ---- check ------------------------------------------------------------------------------------
- */
+/* ---- check ------------------------------------------------------------------------- */
 
 static bool is_state(const json_t *check, const char *state)
 {
@@ -300,8 +297,7 @@ int run_check(struct cli *cli)
 	return status;
 }
 
-/* ---- events -----------------------------------------------------------------------------------
- */
+/* ---- events ------------------------------------------------------------------------ */
 
 static int print_events(const json_t *events)
 {

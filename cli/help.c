@@ -90,8 +90,7 @@ static void print_sentence(const char *text)
 	print_wrapped(sentence, 0, WIDTH);
 }
 
-/* ---- Levels -----------------------------------------------------------------------------------
- */
+/* ---- Levels ------------------------------------------------------------------------ */
 
 void help_top(void)
 {
@@ -165,8 +164,7 @@ int run_help(struct cli *cli)
 	return EXIT_OK;
 }
 
-/* ---- mdoc -------------------------------------------------------------------------------------
- */
+/* ---- mdoc -------------------------------------------------------------------------- */
 
 /* Text in which a line may not begin like a macro, nor a backslash escape; a sentence a line. */
 static void mdoc_text(const char *text)

@@ -131,8 +131,7 @@ static int take_options(struct parser *p)
 	return 0;
 }
 
-/* ---- The words of the command -----------------------------------------------------------------
- */
+/* ---- The words of the command ------------------------------------------------------ */
 
 static int unknown_word(struct parser *p, const char *word)
 {
@@ -189,8 +188,7 @@ static int take_words(struct parser *p)
 	return 0;
 }
 
-/* ---- What the command takes -------------------------------------------------------------------
- */
+/* ---- What the command takes -------------------------------------------------------- */
 
 static int take_arguments(struct parser *p)
 {

@@ -34,8 +34,7 @@ unsigned print_width(const char *text)
 	return width;
 }
 
-/* ---- Tables -----------------------------------------------------------------------------------
- */
+/* ---- Tables ------------------------------------------------------------------------ */
 
 void print_table_init(struct print_table *t, const struct print_column *columns, unsigned n)
 {
@@ -107,8 +106,7 @@ void print_table_end(struct print_table *t)
 	arena_free(&t->memory);
 }
 
-/* ---- Lines ------------------------------------------------------------------------------------
- */
+/* ---- Lines ------------------------------------------------------------------------- */
 
 void print_field(const char *name, const char *format, ...)
 {
@@ -145,8 +143,7 @@ void print_wrapped(const char *text, unsigned indent, unsigned width)
 	putchar('\n');
 }
 
-/* ---- Progress ---------------------------------------------------------------------------------
- */
+/* ---- Progress ---------------------------------------------------------------------- */
 
 static struct {
 	bool allowed;

@@ -55,8 +55,7 @@ int cli_exit_of(unsigned http_status)
 	}
 }
 
-/* ---- Asking -----------------------------------------------------------------------------------
- */
+/* ---- Asking ------------------------------------------------------------------------ */
 
 int cli_connect(struct cli *cli)
 {
@@ -154,8 +153,7 @@ int cli_list(struct cli *cli, const char *path, const char *query, const char *n
 	return status;
 }
 
-/* ---- Names ------------------------------------------------------------------------------------
- */
+/* ---- Names ------------------------------------------------------------------------- */
 
 /* A filter's value that matches just `text`. */
 static const char *literal(struct cli *cli, const char *text)
@@ -244,8 +242,7 @@ int cli_find_instance(struct cli *cli, const char *text, const char **ret_id)
 	return find(cli, "instance", "i", "instances", "name", text, ret_id);
 }
 
-/* ---- Values -----------------------------------------------------------------------------------
- */
+/* ---- Values ------------------------------------------------------------------------ */
 
 int cli_filters(struct cli *cli, const char **ret_query)
 {

@@ -23,8 +23,7 @@ static const char *volume_path(struct cli *cli, const char *id, const char *rest
 	return client_printf(cli->client, "/v1/volumes/%s%s", id, rest);
 }
 
-/* ---- create -----------------------------------------------------------------------------------
- */
+/* ---- create ------------------------------------------------------------------------ */
 
 static int add_tag(json_t *tags, const char *text)
 {
@@ -92,8 +91,7 @@ int run_volume_create(struct cli *cli)
 	return EXIT_OK;
 }
 
-/* ---- list -------------------------------------------------------------------------------------
- */
+/* ---- list -------------------------------------------------------------------------- */
 
 static void print_ids(const json_t *items)
 {
@@ -159,8 +157,7 @@ int run_volume_list(struct cli *cli)
 	return status;
 }
 
-/* ---- show -------------------------------------------------------------------------------------
- */
+/* ---- show -------------------------------------------------------------------------- */
 
 static void print_attachment(const json_t *a)
 {
@@ -244,8 +241,7 @@ int run_volume_show(struct cli *cli)
 	return EXIT_OK;
 }
 
-/* ---- resize, delete ---------------------------------------------------------------------------
- */
+/* ---- resize, delete ---------------------------------------------------------------- */
 
 /* Sends it, and says "ID WHAT" (or what --json and --quiet want). */
 static int send_and_say(struct cli *cli, const struct cli_request *request, const char *id,
@@ -298,8 +294,7 @@ int run_volume_delete(struct cli *cli)
 	return send_and_say(cli, &request, id, "is deleted");
 }
 
-/* ---- attach, detach ---------------------------------------------------------------------------
- */
+/* ---- attach, detach ---------------------------------------------------------------- */
 
 static void print_attached(const json_t *a)
 {

@@ -12,8 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* ---- Text -------------------------------------------------------------------------------------
- */
+/* ---- Text -------------------------------------------------------------------------- */
 
 /* The length of the well-formed UTF-8 character at p, or 0. */
 static unsigned utf8_step(const unsigned char *p)
@@ -60,8 +59,7 @@ int args_text(const char *what, const char *text, size_t max, struct control_err
 	return 0;
 }
 
-/* ---- Ids --------------------------------------------------------------------------------------
- */
+/* ---- Ids --------------------------------------------------------------------------- */
 
 int args_volume_id(const char *text, struct id *ret_id, struct control_error *error)
 {
@@ -85,8 +83,7 @@ int args_instance_id(const char *text, struct id *ret_id, struct control_error *
 			    "Invalid id: \"%.64s\" (expecting \"i-\" and 17 hex digits)", text);
 }
 
-/* ---- Create -----------------------------------------------------------------------------------
- */
+/* ---- Create ------------------------------------------------------------------------ */
 
 int args_size(uint64_t size, uint64_t *ret_size, struct control_error *error)
 {

@@ -107,8 +107,7 @@ static int add_id(struct checking *k, struct id id)
 	return 0;
 }
 
-/* ---- The check --------------------------------------------------------------------------------
- */
+/* ---- The check --------------------------------------------------------------------- */
 
 void control_check(struct control *c, struct control_op *op)
 {
@@ -280,8 +279,7 @@ static void check_step(struct task *t)
 	}
 }
 
-/* ---- One volume -------------------------------------------------------------------------------
- */
+/* ---- One volume -------------------------------------------------------------------- */
 
 static int row_job(struct catalog *c, struct catalog_job *job)
 {
@@ -290,8 +288,11 @@ static int row_job(struct catalog *c, struct catalog_job *job)
 	int r = task_read_volume(c, t);
 
 	k->has_row = r == 0;
-	if (r == -ENOENT && t->error.code)
+	/* It was deleted after its id was listed. */
+	if (r == -ENOENT && t->error.code) {
 		r = 0;
+		job->err = (struct err){0};
+	}
 	t->error = (struct control_error){0};
 	return r;
 }

@@ -15,8 +15,7 @@ static void control_on_op(struct io_msg *msg);
 static void control_dispatch(struct control *c, struct control_op *op);
 static void control_on_finished(struct io_msg *msg);
 
-/* ---- Life -------------------------------------------------------------------------------------
- */
+/* ---- Life -------------------------------------------------------------------------- */
 
 static void fill_defaults(struct control_config *config)
 {
@@ -96,8 +95,7 @@ struct id control_new_id(struct control *c)
 	return id_in_zone(random, c->config.zone_number);
 }
 
-/* ---- Operations -------------------------------------------------------------------------------
- */
+/* ---- Operations -------------------------------------------------------------------- */
 
 void control_submit(struct control *control, struct control_op *op)
 {
@@ -171,8 +169,7 @@ void control_op_release(struct control_op *op)
 	arena_free(&op->memory);
 }
 
-/* ---- Errors -----------------------------------------------------------------------------------
- */
+/* ---- Errors ------------------------------------------------------------------------ */
 
 int control_fail(struct control_error *error, const char *code, int err, const char *format, ...)
 {

@@ -35,8 +35,7 @@ struct engine;
 struct exports;
 struct store;
 
-/* ---- Limits -----------------------------------------------------------------------------------
- */
+/* ---- Limits ------------------------------------------------------------------------ */
 
 #define CONTROL_TAGS_MAX         50   /* of one resource, as in EC2 */
 #define CONTROL_TAG_KEY_MAX      128  /* characters (up to 4 bytes each) */
@@ -82,8 +81,7 @@ struct control_error {
 	char text[ERR_TEXT_MAX];
 };
 
-/* ---- What there is ----------------------------------------------------------------------------
- */
+/* ---- What there is ----------------------------------------------------------------- */
 
 struct control_tag {
 	const char *key;
@@ -200,8 +198,7 @@ struct control_check {
 	const char **findings; /* sentences */
 };
 
-/* ---- Operations -------------------------------------------------------------------------------
- */
+/* ---- Operations -------------------------------------------------------------------- */
 
 /* AND between filters, OR between the values of one; `*` and `?` match any text and any character,
  * a backslash takes the next one as it is. Volumes: volume-id, status, size (GiB), create-time,
@@ -325,8 +322,7 @@ static inline void control_progress(const struct control_op *op, uint64_t *ret_d
 /* Frees what the results point at. */
 void control_op_release(struct control_op *op);
 
-/* ---- Life -------------------------------------------------------------------------------------
- */
+/* ---- Life -------------------------------------------------------------------------- */
 
 /* A loop on which volumes live. */
 struct control_home {
@@ -350,10 +346,9 @@ struct control_config {
 	 * instance; 0: it does not. */
 	uint64_t first_volume_size;
 	double overcommit_limit; /* provisioned bytes / capacity; 0: no limit */
-	uint64_t
-	    detach_wait_ns; /* how long a detach lets clients take their last replies; 0: 10 s */
-	uint64_t token_life_ns; /* of client tokens; 0: a day */
-	uint64_t event_keep;    /* events that are kept; 0: 100,000 */
+	uint64_t detach_wait_ns; /* for clients to take their last replies; 0: 10 s */
+	uint64_t token_life_ns;  /* of client tokens; 0: a day */
+	uint64_t event_keep;     /* events that are kept; 0: 100,000 */
 };
 
 /* Set-up, before the loops run or on config->loop. */

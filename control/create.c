@@ -110,8 +110,7 @@ static void create_step(struct task *t)
 	}
 }
 
-/* ---- Jobs -------------------------------------------------------------------------------------
- */
+/* ---- Jobs -------------------------------------------------------------------------- */
 
 /* What the token made before, if it is known: t->replayed. */
 static int look_up_token(struct catalog *c, struct task *t)

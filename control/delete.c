@@ -124,8 +124,7 @@ static void delete_step(struct task *t)
 	}
 }
 
-/* ---- Jobs -------------------------------------------------------------------------------------
- */
+/* ---- Jobs -------------------------------------------------------------------------- */
 
 static int delete_begin(struct catalog *c, struct catalog_job *job)
 {

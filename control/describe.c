@@ -24,8 +24,7 @@ static int show_job(struct catalog *c, struct catalog_job *job);
 static void stats_on_home(struct io_msg *msg);
 static void stats_on_return(struct io_msg *msg);
 
-/* ---- Rows -------------------------------------------------------------------------------------
- */
+/* ---- Rows -------------------------------------------------------------------------- */
 
 /* A path in a URI's query: what is not plain is percent-encoded. */
 static char *encode_path(struct arena *memory, const char *path)
@@ -209,8 +208,7 @@ void describe_live(struct control *c, struct control_attachment *a)
 		a->connections = d->port->n_claims;
 }
 
-/* ---- Lists ------------------------------------------------------------------------------------
- */
+/* ---- Lists ------------------------------------------------------------------------- */
 
 struct listing {
 	struct task *task;
@@ -220,8 +218,8 @@ struct listing {
 	unsigned max;
 	bool ended;
 	size_t item_size;
-	/* Reads the next row into `item` (0; -ENOENT at the end), and whether the filters take it.
-	 */
+	/* Reads the next row into `item` (0; -ENOENT at the end), and whether the filters
+	 * take it. */
 	int (*next)(struct listing *l, void *item, bool *ret_matches);
 	struct id after;
 	uint64_t before; /* events */
@@ -468,8 +466,7 @@ static void list_step(struct task *t)
 	task_end(t);
 }
 
-/* ---- Show -------------------------------------------------------------------------------------
- */
+/* ---- Show -------------------------------------------------------------------------- */
 
 struct stats_query {
 	struct io_msg msg;

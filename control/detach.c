@@ -80,8 +80,7 @@ int detach_resume(struct control *c, const struct resume *r)
 	return 0;
 }
 
-/* ---- A second detach while one is under way ---------------------------------------------------
- */
+/* ---- A second detach while one is under way ---------------------------------------- */
 
 /* True if `op` ends together with the detach that is under way. */
 static bool detach_join(struct control *c, struct control_op *op, struct id volume)
@@ -106,8 +105,7 @@ static bool detach_join(struct control *c, struct control_op *op, struct id volu
 	return true;
 }
 
-/* ---- Steps ------------------------------------------------------------------------------------
- */
+/* ---- Steps ------------------------------------------------------------------------- */
 
 static void ask_clients_to_leave(struct task *t)
 {
@@ -128,8 +126,8 @@ static void detach_on_timer(struct io_op *op)
 	struct task *t = container_of(op, struct task, timer);
 
 	t->timer_runs = false;
-	t->force =
-	    true; /* it has had its time; or all have left, and then it makes no difference */
+	/* It has had its time; or all have left, and then it makes no difference. */
+	t->force = true;
 	t->step(t);
 }
 
@@ -211,8 +209,7 @@ static void detach_step(struct task *t)
 	}
 }
 
-/* ---- Jobs -------------------------------------------------------------------------------------
- */
+/* ---- Jobs -------------------------------------------------------------------------- */
 
 static int check_attachment(struct task *t)
 {

@@ -47,8 +47,7 @@ static bool any_value(const struct control_filter *f, const char *text)
 	return false;
 }
 
-/* ---- What may be asked ------------------------------------------------------------------------
- */
+/* ---- What may be asked ------------------------------------------------------------- */
 
 static const char *const volume_names[] = {
     "volume-id",
@@ -107,8 +106,7 @@ int filter_check(const struct control_op *op, struct control_error *error)
 	return 0;
 }
 
-/* ---- Volumes ----------------------------------------------------------------------------------
- */
+/* ---- Volumes ----------------------------------------------------------------------- */
 
 /* As it is printed: "2026-01-31T12:00:00.000Z". */
 static void format_time(uint64_t ns, char *ret, size_t size)
@@ -181,8 +179,7 @@ bool filter_volume(const struct control_list_args *list, const struct control_vo
 	return true;
 }
 
-/* ---- Instances, events ------------------------------------------------------------------------
- */
+/* ---- Instances, events ------------------------------------------------------------- */
 
 bool filter_instance(const struct control_list_args *list, const struct control_instance *i)
 {

@@ -38,8 +38,7 @@ static int put_result(struct catalog *c, struct task *t)
 				 &t->job.err);
 }
 
-/* ---- Register ---------------------------------------------------------------------------------
- */
+/* ---- Register ---------------------------------------------------------------------- */
 
 void control_register(struct control *c, struct control_op *op)
 {
@@ -83,8 +82,7 @@ static int register_job(struct catalog *c, struct catalog_job *job)
 	return r == 0 ? put_result(c, t) : r;
 }
 
-/* ---- Deregister -------------------------------------------------------------------------------
- */
+/* ---- Deregister -------------------------------------------------------------------- */
 
 void control_deregister(struct control *c, struct control_op *op)
 {

@@ -72,8 +72,7 @@ struct control {
 	struct export_names *names;
 };
 
-/* ---- Errors -----------------------------------------------------------------------------------
- */
+/* ---- Errors ------------------------------------------------------------------------ */
 
 /* Sets all three and returns `err`. */
 int control_fail(struct control_error *error, const char *code, int err, const char *format, ...)
@@ -106,8 +105,7 @@ void disk_drop_if_idle(struct disk *d);
 /* The one on which the fewest volumes are open. */
 struct home *disk_choose_home(struct control *c);
 
-/* ---- Tasks (task.c) ---------------------------------------------------------------------------
- */
+/* ---- Tasks (task.c) ---------------------------------------------------------------- */
 
 struct task {
 	struct control *control;
@@ -152,8 +150,8 @@ struct task {
 struct task *task_new(struct control *c, struct control_op *op, void (*step)(struct task *task));
 /* Steps once it has the volume's disk: now, or when it is its turn. */
 void task_take(struct task *t, struct id volume);
-/* Answers the op with task->error (if there is one still), gives the disk to the next, and frees.
- */
+/* Answers the op with task->error (if there is one still), gives the disk to the next,
+ * and frees. */
 void task_end(struct task *t);
 /* Answers the op and goes on without it. */
 void task_answer(struct task *t);
@@ -232,8 +230,7 @@ void port_retire(struct port *p);
 int exports_init(struct control *c);
 void exports_free(struct control *c);
 
-/* ---- Machines ---------------------------------------------------------------------------------
- */
+/* ---- Machines ---------------------------------------------------------------------- */
 
 void control_create(struct control *c, struct control_op *op);
 void control_delete(struct control *c, struct control_op *op);
@@ -284,8 +281,7 @@ void args_hash_create(const struct control_op *op, uint64_t ret_hash[2]);
 int device_next_free(struct catalog *c, struct id instance, char ret_device[CATALOG_DEVICE_MAX + 1],
 		     struct err *err);
 
-/* ---- Describing (describe.c, filter.c) --------------------------------------------------------
- */
+/* ---- Describing (describe.c, filter.c) --------------------------------------------- */
 
 /* Jobs: rows as results, in op->memory. */
 int describe_volume(struct catalog *c, struct control *control, struct arena *memory,

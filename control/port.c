@@ -53,8 +53,7 @@ static void close_on_return(struct io_msg *msg);
 static unsigned list_names(struct exports *exports, bool local, unsigned first, unsigned max,
 			   char names[][EXPORT_DESCRIPTION_MAX]);
 
-/* ---- Names that peers may see -----------------------------------------------------------------
- */
+/* ---- Names that peers may see ------------------------------------------------------ */
 
 int exports_init(struct control *c)
 {
@@ -123,8 +122,7 @@ static unsigned list_names(struct exports *exports, bool local, unsigned first, 
 	return n;
 }
 
-/* ---- Life of a port ---------------------------------------------------------------------------
- */
+/* ---- Life of a port ---------------------------------------------------------------- */
 
 static bool is_own(const struct port *p)
 {
@@ -252,8 +250,7 @@ void port_retire(struct port *p)
 		mem_free(p); /* else the last claim does */
 }
 
-/* ---- Resolving --------------------------------------------------------------------------------
- */
+/* ---- Resolving --------------------------------------------------------------------- */
 
 static void resolve(struct exports *exports, struct export_op *op)
 {
@@ -395,8 +392,7 @@ static void answer_on_loop(struct io_msg *msg)
 	op->done(op);
 }
 
-/* ---- Claims -----------------------------------------------------------------------------------
- */
+/* ---- Claims ------------------------------------------------------------------------ */
 
 static void ask_on_home(struct io_msg *msg)
 {

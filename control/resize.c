@@ -67,8 +67,7 @@ int resize_resume(struct control *c, const struct resume *r)
 	return 0;
 }
 
-/* ---- Steps ------------------------------------------------------------------------------------
- */
+/* ---- Steps ------------------------------------------------------------------------- */
 
 /* True: asleep. */
 static bool open_volume(struct task *t)
@@ -160,8 +159,7 @@ static void resize_step(struct task *t)
 	}
 }
 
-/* ---- Jobs -------------------------------------------------------------------------------------
- */
+/* ---- Jobs -------------------------------------------------------------------------- */
 
 static int resize_begin(struct catalog *c, struct catalog_job *job)
 {

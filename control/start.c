@@ -106,8 +106,7 @@ void control_start(struct control *control, struct control_start *start)
 	start_step(s);
 }
 
-/* ---- Steps ------------------------------------------------------------------------------------
- */
+/* ---- Steps ------------------------------------------------------------------------- */
 
 static void submit(struct starting *s, enum start_state state,
 		   int (*run)(struct catalog *c, struct catalog_job *job))
@@ -439,8 +438,7 @@ static void start_step(struct starting *s)
 	}
 }
 
-/* ---- Jobs -------------------------------------------------------------------------------------
- */
+/* ---- Jobs -------------------------------------------------------------------------- */
 
 static int add_event(struct catalog *c, struct starting *s, const char *what, struct id volume,
 		     const char *detail)

@@ -78,8 +78,7 @@ static int status_job(struct catalog *c, struct catalog_job *job)
 	return r == 0 ? catalog_provisioned(c, &g->provisioned, &job->err) : r;
 }
 
-/* ---- Health -----------------------------------------------------------------------------------
- */
+/* ---- Health ------------------------------------------------------------------------ */
 
 static unsigned count_on(struct control *c, const struct home *home)
 {
@@ -151,8 +150,7 @@ static void health_on_return(struct io_msg *msg)
 	g->task->step(g->task);
 }
 
-/* ---- Warnings ---------------------------------------------------------------------------------
- */
+/* ---- Warnings ---------------------------------------------------------------------- */
 
 static void warn(struct task *t, char *text)
 {
@@ -244,8 +242,7 @@ static void warn_of_all(struct task *t)
 	s->healthy = s->n_warnings == 0;
 }
 
-/* ---- All of it --------------------------------------------------------------------------------
- */
+/* ---- All of it --------------------------------------------------------------------- */
 
 static void take_counts(struct task *t)
 {

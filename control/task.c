@@ -99,8 +99,7 @@ void task_end(struct task *t)
 	stop_kick(c);
 }
 
-/* ---- Jobs -------------------------------------------------------------------------------------
- */
+/* ---- Jobs -------------------------------------------------------------------------- */
 
 static void submit(struct task *t, int state, bool essential,
 		   int (*run)(struct catalog *c, struct catalog_job *job))
@@ -224,8 +223,7 @@ int task_check_space(struct catalog *c, struct task *t, uint64_t more)
 			    size_format((uint64_t)limit, most));
 }
 
-/* ---- The engine -------------------------------------------------------------------------------
- */
+/* ---- The engine -------------------------------------------------------------------- */
 
 void task_engine(struct task *t, int state, void (*start)(struct volume_op *op))
 {

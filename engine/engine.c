@@ -17,12 +17,12 @@
 #define N_READ_IOS 1024
 /* Two edges for each op, a bounce for each read: block_get never fails. */
 #define N_BLOCKS(n_ops)   (2 * (n_ops) + N_READ_IOS)
-#define N_LEAVES          2048 /* 32 MiB: 8 GiB of LBA at once */
-#define N_BLOBS           64
 #define CHECKPOINT_LOG    (512 * MiB)
-#define CHECKPOINT_BLOCKS (128 * 1024)
+#define CHECKPOINT_BLOCKS (1024 * 1024)
+#define MAP_MEMORY        (128 * MiB)
 #define GC_SLACK          (256 * MiB)
 #define CHECKPOINT_IDLE   (5 * NSEC_PER_SEC)
+#define HYDRATE_RETRY     (30 * NSEC_PER_SEC)
 
 static void engine_run(struct io_hook *hook);
 
@@ -32,8 +32,8 @@ static void engine_defaults(struct engine_config *c)
 		c->n_ops = N_OPS;
 	if (c->n_buffers == 0)
 		c->n_buffers = N_RECORDS;
-	if (c->n_leaves == 0)
-		c->n_leaves = N_LEAVES;
+	if (c->map_memory == 0)
+		c->map_memory = MAP_MEMORY;
 	if (c->checkpoint_log == 0)
 		c->checkpoint_log = CHECKPOINT_LOG;
 	if (c->checkpoint_blocks == 0)
@@ -42,17 +42,43 @@ static void engine_defaults(struct engine_config *c)
 		c->gc_slack = GC_SLACK;
 	if (c->checkpoint_idle_ns == 0)
 		c->checkpoint_idle_ns = CHECKPOINT_IDLE;
+	if (c->hydrate_retry_ns == 0)
+		c->hydrate_retry_ns = HYDRATE_RETRY;
+}
+
+static uint64_t clamp(uint64_t x, uint64_t min, uint64_t max)
+{
+	return max_u64(min, min_u64(x, max));
+}
+
+/* The map's memory: half for pages; of the rest, a quarter for reading and writing them, and what
+ * remains for overlays. */
+static void engine_share(struct engine *e)
+{
+	struct engine_config *c = &e->config;
+
+	if (c->checkpoints_max == 0)
+		c->checkpoints_max = (uint32_t)clamp(c->map_memory / (16 * MiB), 1, 4);
+	c->map_out_bytes = (uint32_t)round_down(
+	    clamp(c->map_memory / 16 / c->checkpoints_max / 2, MAP_OUT_MIN, MAP_OUT_MAX), 4096);
+	c->map_loads =
+	    (uint32_t)clamp(c->map_memory / 16 / BLOB_BUFFER, MAP_LOADS_MIN, MAP_LOADS_MAX);
+	e->overlay_limit = max_u64(c->map_memory / 8 * 3, OVERLAYS_MIN);
 }
 
 static bool engine_pools(struct engine *e)
 {
+	engine_share(e);
 	e->ops = pool_new(sizeof(struct op), e->config.n_ops);
 	e->records = pool_new(sizeof(struct record), e->config.n_buffers);
 	e->read_ios = pool_new(sizeof(struct read_io), N_READ_IOS);
 	e->blocks = pool_new(BLOCK_SIZE, N_BLOCKS(e->config.n_ops));
-	e->leaves = pool_new(sizeof(struct leaf), e->config.n_leaves);
-	e->blobs = pool_new(BLOB_BUFFER, N_BLOBS);
-	return e->ops && e->records && e->read_ios && e->blocks && e->leaves && e->blobs;
+	e->loads = pool_new(sizeof(struct map_load), e->config.map_loads);
+	e->blobs = pool_new(BLOB_BUFFER, e->config.map_loads);
+	e->map_cache = map_cache_new(e->config.map_memory / 2);
+	e->scratch = mem_alloc(sizeof(*e->scratch));
+	return e->ops && e->records && e->read_ios && e->blocks && e->loads && e->blobs &&
+	       e->map_cache && e->scratch;
 }
 
 int engine_new(struct io_loop *loop, struct store *store, const struct engine_config *config,
@@ -71,7 +97,11 @@ int engine_new(struct io_loop *loop, struct store *store, const struct engine_co
 	list_init(&e->kicked);
 	list_init(&e->no_record);
 	list_init(&e->starved);
-	list_init(&e->leaf_lru);
+	list_init(&e->map_loads);
+	list_init(&e->volumes);
+	list_init(&e->openings);
+	list_init(&e->no_overlay);
+	list_init(&e->checkpoint_queue);
 	list_init(&e->leaf_starved);
 	list_init(&e->gc_queue);
 	list_init(&e->resizes);
@@ -98,8 +128,10 @@ void engine_free(struct engine *e)
 	pool_free(e->records);
 	pool_free(e->read_ios);
 	pool_free(e->blocks);
-	pool_free(e->leaves);
+	pool_free(e->loads);
 	pool_free(e->blobs);
+	map_cache_free(e->map_cache);
+	mem_free(e->scratch);
 	mem_free(e);
 }
 
@@ -168,8 +200,12 @@ static void op_start(struct op *op)
 	case OP_ZERO:
 	case OP_TRIM:
 	case OP_RESIZE:
-	case OP_MOVE:
 		write_start(op);
+		break;
+	case OP_MOVE:
+	case OP_SNAPSHOT:
+	case OP_HYDRATE:
+		CHECK(false); /* they go straight to the log's queue */
 		break;
 	case OP_FLUSH:
 		flush_start(op);
@@ -227,7 +263,7 @@ static void engine_run(struct io_hook *hook)
 	if (!list_empty(&e->leaf_starved))
 		leaf_feed_starved(e);
 	while ((node = list_pop(&e->resizes))) {
-		if (volume_resize_start(list_entry(node, struct volume, resize)))
+		if (volume_ops_start(list_entry(node, struct volume, resize)))
 			continue;
 		list_add_head(&e->resizes, node);
 		break;
@@ -270,6 +306,8 @@ void op_done(struct op *op)
 	struct block_req *req = op->req;
 	struct volume_op *volume_op = op->volume_op;
 	struct gc *gc = op->gc;
+	struct hydrate_unit *unit = op->unit;
+	enum op_kind kind = op->kind;
 	int error = op->error;
 
 	CHECK(!op->locked);
@@ -287,6 +325,10 @@ void op_done(struct op *op)
 		block_done(req, error);
 	} else if (gc) {
 		gc_on_moved(gc, error);
+	} else if (unit) {
+		hydrate_on_logged(unit, error);
+	} else if (kind == OP_SNAPSHOT) {
+		cut_done(volume_op, error);
 	} else {
 		volume_op->err.code = error;
 		volume_op->done(volume_op);

@@ -56,6 +56,12 @@ struct op_list {
 
 struct worker_pool;
 
+struct work_queue {
+	struct io_work *head; /* new works of this turn, in order */
+	struct io_work *tail;
+	struct worker_pool *pool; /* NULL: not started yet */
+};
+
 struct io_loop {
 	char name[LOOP_NAME_MAX];
 	int cpu;
@@ -88,9 +94,8 @@ struct io_loop {
 	atomic_bool stop_posted;
 	struct io_msg stop_msg;
 
-	struct io_work *work_head; /* new works of this turn, in order */
-	struct io_work *work_tail;
-	struct worker_pool *workers;
+	struct work_queue cpu_works;
+	struct work_queue blocking_works;
 	_Atomic(struct io_work *) works_done; /* any thread; newest first */
 	struct io_msg works_msg;
 };

@@ -106,6 +106,9 @@ struct io_work {
 	struct io_work *next;
 };
 void io_work(struct io_loop *loop, struct io_work *work);
+/* The same for work that waits for the machine (files of a directory, a network library), on
+ * threads of its own, started at the first use, so that no hashing waits behind an fsync. */
+void io_work_blocking(struct io_loop *loop, struct io_work *work);
 
 /* ---- Clock, timers, chance --------------------------------------------------------------------
  */

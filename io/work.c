@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * CPU worker threads. The loop gathers a turn's new works without a lock and hands them over in one
- * go. Finished ones come back on an atomic stack, and the one that finds it empty posts the loop's
- * `works_msg`.
+ * Worker threads, for the CPU and for what blocks. The loop gathers a turn's new works without a
+ * lock and hands them over in one go. Finished ones come back on an atomic stack, and the one that
+ * finds it empty posts the loop's `works_msg`.
  */
 #include "io/internal.h"
 
@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define N_WORKERS_DFLT 2
+#define N_BLOCKING     4
 
 struct worker_pool {
 	pthread_mutex_t lock;
@@ -87,54 +88,62 @@ static void works_deliver(struct io_msg *msg)
 	}
 }
 
-void io_work(struct io_loop *loop, struct io_work *work)
+static void queue_add(struct io_loop *loop, struct work_queue *queue, struct io_work *work)
 {
 	loop_started(loop);
 	work->loop = loop;
 	work->next = NULL;
-	if (loop->work_head)
-		loop->work_tail->next = work;
+	if (queue->head)
+		queue->tail->next = work;
 	else
-		loop->work_head = work;
-	loop->work_tail = work;
+		queue->head = work;
+	queue->tail = work;
 }
 
-void workers_flush(struct io_loop *loop)
+void io_work(struct io_loop *loop, struct io_work *work)
 {
-	struct worker_pool *pool = loop->workers;
+	queue_add(loop, &loop->cpu_works, work);
+}
 
-	if (!loop->work_head)
-		return;
+static void queue_flush(struct work_queue *queue)
+{
+	struct worker_pool *pool = queue->pool;
+
 	pthread_mutex_lock(&pool->lock);
 	if (pool->head)
-		pool->tail->next = loop->work_head;
+		pool->tail->next = queue->head;
 	else
-		pool->head = loop->work_head;
-	pool->tail = loop->work_tail;
-	if (loop->work_head == loop->work_tail)
+		pool->head = queue->head;
+	pool->tail = queue->tail;
+	if (queue->head == queue->tail)
 		pthread_cond_signal(&pool->wake);
 	else
 		pthread_cond_broadcast(&pool->wake);
 	pthread_mutex_unlock(&pool->lock);
-	loop->work_head = NULL;
+	queue->head = NULL;
 }
 
-int workers_open(struct io_loop *loop, unsigned n, struct err *err)
+void workers_flush(struct io_loop *loop)
 {
-	struct worker_pool *pool;
+	if (loop->cpu_works.head)
+		queue_flush(&loop->cpu_works);
+	if (loop->blocking_works.head)
+		queue_flush(&loop->blocking_works);
+}
 
-	if (n > N_WORKERS_MAX)
-		return err_set(err, -EINVAL, "%u worker threads are asked for, at most %d can be",
-			       n, N_WORKERS_MAX);
-	pool = mem_alloc(sizeof(*pool));
+/* After an error the pool is there, with the threads that could be had. */
+static int pool_open(struct work_queue *queue, const char *name, const char *kind, unsigned n,
+		     struct err *err)
+{
+	struct worker_pool *pool = mem_alloc(sizeof(*pool));
+
 	if (!pool)
 		return err_set(err, -ENOMEM, "out of memory for the worker threads");
 	pthread_mutex_init(&pool->lock, NULL);
 	pthread_cond_init(&pool->wake, NULL);
-	loop->works_msg.run = works_deliver;
-	loop->workers = pool;
-	snprintf(pool->name, sizeof(pool->name), "%.11s-cpu", loop->name);
-	for (n = n ? n : N_WORKERS_DFLT; pool->n < n; pool->n++) {
+	queue->pool = pool;
+	snprintf(pool->name, sizeof(pool->name), "%.11s-%s", name, kind);
+	for (; pool->n < n; pool->n++) {
 		int ret = thread_start(&pool->threads[pool->n], -1, worker_main, pool);
 
 		if (ret < 0)
@@ -143,9 +152,35 @@ int workers_open(struct io_loop *loop, unsigned n, struct err *err)
 	return 0;
 }
 
-void workers_close(struct io_loop *loop)
+/* Without any thread the work is done here and now: slow, and right. */
+void io_work_blocking(struct io_loop *loop, struct io_work *work)
 {
-	struct worker_pool *pool = loop->workers;
+	struct work_queue *queue = &loop->blocking_works;
+
+	if (!queue->pool)
+		pool_open(queue, loop->name, "io", N_BLOCKING, NULL);
+	if (queue->pool && queue->pool->n > 0) {
+		queue_add(loop, queue, work);
+		return;
+	}
+	loop_started(loop);
+	work->loop = loop;
+	work->run(work);
+	worker_return(work);
+}
+
+int workers_open(struct io_loop *loop, unsigned n, struct err *err)
+{
+	if (n > N_WORKERS_MAX)
+		return err_set(err, -EINVAL, "%u worker threads are asked for, at most %d can be",
+			       n, N_WORKERS_MAX);
+	loop->works_msg.run = works_deliver;
+	return pool_open(&loop->cpu_works, loop->name, "cpu", n ? n : N_WORKERS_DFLT, err);
+}
+
+static void pool_close(struct work_queue *queue)
+{
+	struct worker_pool *pool = queue->pool;
 
 	if (!pool)
 		return;
@@ -158,5 +193,11 @@ void workers_close(struct io_loop *loop)
 	pthread_cond_destroy(&pool->wake);
 	pthread_mutex_destroy(&pool->lock);
 	mem_free(pool);
-	loop->workers = NULL;
+	queue->pool = NULL;
+}
+
+void workers_close(struct io_loop *loop)
+{
+	pool_close(&loop->cpu_works);
+	pool_close(&loop->blocking_works);
 }

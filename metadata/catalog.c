@@ -12,10 +12,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#define BALLAST_CHUNK ((int)(64 * KiB))
+#define BALLAST_CHUNK  ((int)(64 * KiB))
+#define BALLAST_PIECES 16
 
-/* ---- Opening ----------------------------------------------------------------------------------
- */
+/* ---- Opening ----------------------------------------------------------------------- */
 
 static char *join(const char *path, const char *suffix)
 {
@@ -35,6 +35,18 @@ static int open_file(struct catalog *c, const struct catalog_config *config, str
 				   flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, c->vfs);
 
 	return code == SQLITE_OK ? 0 : sql_error(c, code, "opening it", err);
+}
+
+/* A process that dies in a commit may leave it whole and not durable: SQLite finds it in the WAL
+ * and takes it as done. What follows from it, in the store, must not be durable before it is. */
+static int sync_recovered(struct catalog *c, struct err *err)
+{
+	sqlite3_file *wal = NULL;
+	int code = sqlite3_file_control(c->db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &wal);
+
+	if (code == SQLITE_OK && wal && wal->pMethods)
+		code = wal->pMethods->xSync(wal, SQLITE_SYNC_NORMAL);
+	return code == SQLITE_OK ? 0 : sql_error(c, code, "syncing it", err);
 }
 
 /* EXCLUSIVE before the first access: the WAL's index then lives in memory, and no other process can
@@ -65,6 +77,8 @@ static int set_up(struct catalog *c, const struct catalog_config *config, struct
 		r = sql_script(c, writing, "opening it", err);
 	if (r == 0)
 		r = config->read_only ? schema_check(c, err) : schema_migrate(c, err);
+	if (r == 0 && !config->read_only)
+		r = sync_recovered(c, err);
 	return r;
 }
 
@@ -116,8 +130,7 @@ const char *catalog_path(const struct catalog *catalog)
 	return catalog->path;
 }
 
-/* ---- Transactions -----------------------------------------------------------------------------
- */
+/* ---- Transactions ------------------------------------------------------------------ */
 
 static int run(struct catalog *c, enum sql_statement which, struct err *err)
 {
@@ -170,13 +183,17 @@ bool catalog_ballast_release(struct catalog *catalog)
 {
 	sqlite3_vfs *vfs = sqlite3_vfs_find(catalog->vfs);
 	sqlite3_file *file = catalog->ballast_size ? ballast_open(catalog, vfs) : NULL;
+	uint64_t piece = round_up(catalog->ballast_size / BALLAST_PIECES, (uint64_t)BALLAST_CHUNK);
 	sqlite3_int64 size = 0;
 	bool released;
 
 	if (!file)
 		return false;
-	released = file->pMethods->xFileSize(file, &size) == SQLITE_OK && size > 0 &&
-		   file->pMethods->xTruncate(file, 0) == SQLITE_OK;
+	released = file->pMethods->xFileSize(file, &size) == SQLITE_OK && size > 0;
+	if (released) {
+		size -= (sqlite3_int64)min_u64(piece, (uint64_t)size);
+		released = file->pMethods->xTruncate(file, size) == SQLITE_OK;
+	}
 	ballast_close(file);
 	return released;
 }
@@ -198,17 +215,21 @@ static int fill(sqlite3_file *file, uint64_t from, uint64_t to)
 	return code;
 }
 
-void catalog_ballast_restore(struct catalog *catalog)
+bool catalog_ballast_restore(struct catalog *catalog)
 {
 	sqlite3_vfs *vfs = sqlite3_vfs_find(catalog->vfs);
 	uint64_t wanted = round_up(catalog->ballast_size, (uint64_t)BALLAST_CHUNK);
 	sqlite3_file *file = wanted ? ballast_open(catalog, vfs) : NULL;
 	sqlite3_int64 size = 0;
+	int code;
 
 	if (!file)
-		return;
-	if (file->pMethods->xFileSize(file, &size) == SQLITE_OK && (uint64_t)size < wanted &&
-	    fill(file, round_down((uint64_t)size, (uint64_t)BALLAST_CHUNK), wanted) != SQLITE_OK)
-		file->pMethods->xTruncate(file, 0); /* all of it, or what is left for others */
+		return wanted == 0;
+	code = file->pMethods->xFileSize(file, &size);
+	if (code == SQLITE_OK && (uint64_t)size < wanted)
+		code = fill(file, round_down((uint64_t)size, (uint64_t)BALLAST_CHUNK), wanted);
+	if (code != SQLITE_OK)
+		file->pMethods->xTruncate(file, size); /* others may need what there was */
 	ballast_close(file);
+	return code == SQLITE_OK;
 }

@@ -32,8 +32,7 @@
 
 struct catalog;
 
-/* ---- Rows -------------------------------------------------------------------------------------
- */
+/* ---- Rows -------------------------------------------------------------------------- */
 
 #define CATALOG_NAME_MAX      255  /* bytes */
 #define CATALOG_DEVICE_MAX    31   /* bytes */
@@ -122,8 +121,7 @@ struct catalog_event {
 #define CATALOG_INSTANCE_PREFIX   "i"
 #define CATALOG_ATTACHMENT_PREFIX "vol-attach"
 
-/* ---- Opening ----------------------------------------------------------------------------------
- */
+/* ---- Opening ----------------------------------------------------------------------- */
 
 struct catalog_config {
 	const char *path;
@@ -143,18 +141,17 @@ void catalog_close(struct catalog *catalog); /* NULL is legal */
 bool catalog_is_new(const struct catalog *catalog);
 const char *catalog_path(const struct catalog *catalog);
 
-/* ---- Transactions (metadata/worker.c calls these) ---------------------------------------------
- */
+/* ---- Transactions (metadata/worker.c calls these) ---------------------------------- */
 
 int catalog_begin(struct catalog *catalog, struct err *err);
 int catalog_commit(struct catalog *catalog, struct err *err);
 void catalog_rollback(struct catalog *catalog);
-/* Frees the ballast: true if there was some. And makes it again, if there is room. */
+/* Frees a piece of the ballast, little enough that the store can't take it first: true if there was
+ * some. And makes it whole again: false if there is no room. */
 bool catalog_ballast_release(struct catalog *catalog);
-void catalog_ballast_restore(struct catalog *catalog);
+bool catalog_ballast_restore(struct catalog *catalog);
 
-/* ---- Volumes ----------------------------------------------------------------------------------
- */
+/* ---- Volumes ----------------------------------------------------------------------- */
 
 int catalog_volume_add(struct catalog *c, const struct catalog_volume *v, struct err *err);
 int catalog_volume_get(struct catalog *c, struct id id, struct catalog_volume *ret_v,
@@ -175,8 +172,7 @@ int catalog_count(struct catalog *c, struct catalog_counts *ret_counts, struct e
 /* The sizes of all volumes that are not being deleted; a resize under way counts with its aim. */
 int catalog_provisioned(struct catalog *c, uint64_t *ret_bytes, struct err *err);
 
-/* ---- Instances --------------------------------------------------------------------------------
- */
+/* ---- Instances --------------------------------------------------------------------- */
 
 int catalog_instance_add(struct catalog *c, const struct catalog_instance *i, struct err *err);
 int catalog_instance_get(struct catalog *c, struct id id, struct catalog_instance *ret_i,
@@ -185,8 +181,7 @@ int catalog_instance_remove(struct catalog *c, struct id id, struct err *err);
 int catalog_instance_after(struct catalog *c, struct id after, struct catalog_instance *ret_i,
 			   struct err *err);
 
-/* ---- Attachments ------------------------------------------------------------------------------
- */
+/* ---- Attachments ------------------------------------------------------------------- */
 
 int catalog_attachment_add(struct catalog *c, const struct catalog_attachment *a, struct err *err);
 /* The volume's. */
@@ -201,8 +196,7 @@ int catalog_attachment_after(struct catalog *c, struct id instance, const char *
 int catalog_device_is_taken(struct catalog *c, struct id instance, const char *device,
 			    bool *ret_taken, struct err *err);
 
-/* ---- The rest ---------------------------------------------------------------------------------
- */
+/* ---- The rest ---------------------------------------------------------------------- */
 
 int catalog_token_add(struct catalog *c, const struct catalog_token *t, struct err *err);
 int catalog_token_get(struct catalog *c, const char *token, struct catalog_token *ret_t,

@@ -65,8 +65,7 @@ static int remove_tags(struct catalog *c, struct id id, const char *prefix, stru
 	return sql_run(c, s, false, err);
 }
 
-/* ---- Volumes ----------------------------------------------------------------------------------
- */
+/* ---- Volumes ----------------------------------------------------------------------- */
 
 static void bind_volume(sqlite3_stmt *s, const struct catalog_volume *v)
 {
@@ -200,8 +199,7 @@ int catalog_count(struct catalog *c, struct catalog_counts *ret_counts, struct e
 	return r < 0 ? r : 0;
 }
 
-/* ---- Instances --------------------------------------------------------------------------------
- */
+/* ---- Instances --------------------------------------------------------------------- */
 
 static int read_instance(sqlite3_stmt *s, void *ret_row, struct err *err)
 {
@@ -263,8 +261,7 @@ int catalog_instance_after(struct catalog *c, struct id after, struct catalog_in
 	return take_one(c, s, ret_i, read_instance, NULL, err);
 }
 
-/* ---- Attachments ------------------------------------------------------------------------------
- */
+/* ---- Attachments ------------------------------------------------------------------- */
 
 static int read_attachment(sqlite3_stmt *s, void *ret_row, struct err *err)
 {

@@ -7,8 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
-/* ---- Tokens -----------------------------------------------------------------------------------
- */
+/* ---- Tokens ------------------------------------------------------------------------ */
 
 int catalog_token_add(struct catalog *c, const struct catalog_token *t, struct err *err)
 {
@@ -77,8 +76,7 @@ int catalog_token_expire(struct catalog *c, uint64_t now, struct err *err)
 	return sql_run(c, s, false, err);
 }
 
-/* ---- Tags -------------------------------------------------------------------------------------
- */
+/* ---- Tags -------------------------------------------------------------------------- */
 
 int catalog_tag_put(struct catalog *c, const char *resource, const struct catalog_tag *tag,
 		    struct err *err)
@@ -114,8 +112,7 @@ int catalog_tag_after(struct catalog *c, const char *resource, const char *key,
 	return r;
 }
 
-/* ---- Events -----------------------------------------------------------------------------------
- */
+/* ---- Events ------------------------------------------------------------------------ */
 
 int catalog_event_add(struct catalog *c, const struct catalog_event *e, uint64_t keep,
 		      struct err *err)
@@ -174,8 +171,7 @@ int catalog_event_before(struct catalog *c, uint64_t sequence, struct catalog_ev
 	return r;
 }
 
-/* ---- Settings ---------------------------------------------------------------------------------
- */
+/* ---- Settings ---------------------------------------------------------------------- */
 
 int catalog_meta_get(struct catalog *c, const char *key, char *ret_value, size_t size,
 		     struct err *err)

@@ -75,7 +75,7 @@ static const char *const steps[] = {
     "  detail TEXT NOT NULL) STRICT;",
 };
 
-static int take_step(struct catalog *c, unsigned from, struct err *err)
+static int take_step(struct catalog *c, const char *step, unsigned from, struct err *err)
 {
 	char version[80];
 	int r = sql_script(c, "BEGIN IMMEDIATE", "a migration", err);
@@ -85,7 +85,7 @@ static int take_step(struct catalog *c, unsigned from, struct err *err)
 	snprintf(version, sizeof(version),
 		 "PRAGMA user_version = %u; PRAGMA application_id = %d; COMMIT", from + 1,
 		 APPLICATION_ID);
-	r = sql_script(c, steps[from], "a migration", err);
+	r = sql_script(c, step, "a migration", err);
 	if (r == 0)
 		r = sql_script(c, version, "a migration", err);
 	if (r < 0)
@@ -130,12 +130,17 @@ int schema_check(struct catalog *c, struct err *err)
 	return 0;
 }
 
-int schema_migrate(struct catalog *c, struct err *err)
+int schema_take_steps(struct catalog *c, const char *const *list, size_t n, struct err *err)
 {
 	int64_t version = 0;
 	int r = sql_number(c, "PRAGMA user_version", &version, err);
 
-	for (uint64_t i = (uint64_t)version; i < ARRAY_SIZE(steps) && r == 0; i++)
-		r = take_step(c, (unsigned)i, err);
+	for (size_t i = (size_t)version; i < n && r == 0; i++)
+		r = take_step(c, list[i], (unsigned)i, err);
 	return r;
+}
+
+int schema_migrate(struct catalog *c, struct err *err)
+{
+	return schema_take_steps(c, steps, ARRAY_SIZE(steps), err);
 }

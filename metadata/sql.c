@@ -61,8 +61,7 @@ static const char *const texts[SQL_STATEMENTS] = {
 		     "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
 };
 
-/* ---- Errors -----------------------------------------------------------------------------------
- */
+/* ---- Errors ------------------------------------------------------------------------ */
 
 static int errno_of(struct catalog *c, int code)
 {
@@ -134,8 +133,7 @@ int sql_number(struct catalog *c, const char *sql, int64_t *ret_number, struct e
 	return code == SQLITE_ROW ? 0 : sql_error(c, code, sql, err);
 }
 
-/* ---- Statements -------------------------------------------------------------------------------
- */
+/* ---- Statements -------------------------------------------------------------------- */
 
 sqlite3_stmt *sql_use(struct catalog *c, enum sql_statement which, struct err *err)
 {
@@ -181,8 +179,7 @@ void sql_end(sqlite3_stmt *s)
 	sqlite3_clear_bindings(s);
 }
 
-/* ---- Parameters -------------------------------------------------------------------------------
- */
+/* ---- Parameters -------------------------------------------------------------------- */
 
 void sql_int(sqlite3_stmt *s, int i, uint64_t value)
 {
@@ -203,8 +200,7 @@ void sql_id(sqlite3_stmt *s, int i, struct id id, const char *prefix)
 	sql_text(s, i, id_is_zero(id) ? "" : id_format(id, prefix, text));
 }
 
-/* ---- Columns ----------------------------------------------------------------------------------
- */
+/* ---- Columns ----------------------------------------------------------------------- */
 
 static int row_error(sqlite3_stmt *s, int i, struct err *err)
 {

@@ -95,5 +95,8 @@ int sql_get_name(sqlite3_stmt *s, int i, const char *const *names, unsigned n, u
 int schema_check(struct catalog *c, struct err *err);
 /* Makes the tables, or brings them up to date. */
 int schema_migrate(struct catalog *c, struct err *err);
+/* The same by a list of one's own: the steps that the file has not taken yet, each of them whole or
+ * not at all. */
+int schema_take_steps(struct catalog *c, const char *const *list, size_t n, struct err *err);
 
 #endif

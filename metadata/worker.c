@@ -27,6 +27,7 @@ struct catalog_worker *catalog_worker_new(struct catalog *catalog, struct io_loo
 		return NULL;
 	w->catalog = catalog;
 	w->loop = loop;
+	w->ballast_missing = true; /* unless opening has made it: a look costs little */
 	return w;
 }
 
@@ -46,8 +47,8 @@ static void look_after_ballast(struct catalog_worker *w)
 {
 	if (!w->ballast_missing || io_now(w->loop) < w->ballast_at)
 		return;
-	w->ballast_missing = false;
-	catalog_ballast_restore(w->catalog);
+	w->ballast_missing = !catalog_ballast_restore(w->catalog);
+	w->ballast_at = io_now(w->loop) + BALLAST_RETRY;
 }
 
 static void worker_on_job(struct io_msg *msg)
@@ -55,11 +56,10 @@ static void worker_on_job(struct io_msg *msg)
 	struct catalog_job *job = container_of(msg, struct catalog_job, msg);
 	struct catalog_worker *w = job->worker;
 
-	if (run_once(w->catalog, job) == -ENOSPC && job->essential &&
-	    catalog_ballast_release(w->catalog)) {
+	while (run_once(w->catalog, job) == -ENOSPC && job->essential &&
+	       catalog_ballast_release(w->catalog)) {
 		w->ballast_missing = true;
 		w->ballast_at = io_now(w->loop) + BALLAST_RETRY;
-		run_once(w->catalog, job);
 	}
 	look_after_ballast(w);
 	job->msg.run = job_on_done;

@@ -14,8 +14,8 @@ struct catalog_worker;
 /* Belongs to the worker from catalog_submit until `done`. */
 struct catalog_job {
 	/* Runs on the catalog's thread; touches nothing but the catalog and what the owner set
-	 * aside for it. 0 commits; a negative errno (with job->err) rolls back. It may run twice,
-	 * so it changes nothing outside that a second run would not set again. */
+	 * aside for it. 0 commits; a negative errno (with job->err) rolls back. It may run again,
+	 * so it changes nothing outside that another run would not set again. */
 	int (*run)(struct catalog *catalog, struct catalog_job *job);
 	void (*done)(struct catalog_job *job);
 	struct io_loop *loop; /* where done runs */

@@ -96,8 +96,7 @@ static void lane_on_tick(struct io_op *op)
 		lane_quiet(lane);
 		return;
 	}
-	if (nbd_memory_wanted(&lane->memory))
-		lane_drop_slow(lane);
+	lane_drop_slow(lane);
 	if (lane->stopping && now > lane->stop_deadline) {
 		list_for_each (&lane->conns, node)
 			nbd_conn_kill(list_entry(node, struct nbd_conn, node),
@@ -107,12 +106,12 @@ static void lane_on_tick(struct io_op *op)
 		lane->resident = nbd_memory_trim(&lane->memory);
 		lane->trim_at = now + NBD_TRIM;
 	}
-	if (lane->resident || nbd_memory_wanted(&lane->memory) ||
+	if (lane->resident || nbd_memory_wanted(&lane->memory, NULL) ||
 	    (lane->stopping && !list_empty(&lane->conns)))
 		nbd_lane_need_tick(lane);
 }
 
-/* Others wait for memory: who holds some has to move. */
+/* When others wait for memory, who holds some has to move. */
 static void lane_drop_slow(struct nbd_lane *lane)
 {
 	uint64_t now = io_now(lane->loop);
@@ -122,6 +121,8 @@ static void lane_drop_slow(struct nbd_lane *lane)
 		struct nbd_conn *conn = list_entry(node, struct nbd_conn, node);
 		uint64_t second = NSEC_PER_SEC;
 
+		if (!nbd_memory_wanted(&lane->memory, &conn->turn_node))
+			continue;
 		if (conn->incoming && now > conn->incoming_since + stall +
 						conn->incoming->block.length / NBD_SLOWEST * second)
 			nbd_conn_kill(conn, "it was too slow to send data while others waited");

@@ -61,10 +61,15 @@ enum nbd_class nbd_memory_class(uint64_t skew, uint64_t length)
 	return kind;
 }
 
-bool nbd_memory_wanted(const struct nbd_memory *memory)
+bool nbd_memory_wanted(const struct nbd_memory *memory, const struct list *except)
 {
 	for (int i = 0; i < NBD_N_CLASSES; i++) {
-		if (!list_empty(&memory->waiting[i]))
+		/* One who waits is in one line. */
+		const struct list *first = memory->waiting[i].next;
+
+		if (first == except)
+			first = first->next;
+		if (first != &memory->waiting[i])
 			return true;
 	}
 	return false;

@@ -36,8 +36,9 @@ int nbd_memory_init(struct nbd_memory *memory, uint64_t budget, size_t slot_size
 void nbd_memory_free(struct nbd_memory *memory); /* half built is legal */
 /* The class for a payload of `length` bytes that begins at `skew` in its first page. */
 enum nbd_class nbd_memory_class(uint64_t skew, uint64_t length);
-/* Somebody waits for something. */
-bool nbd_memory_wanted(const struct nbd_memory *memory);
+/* Somebody waits for something: somebody else than `except` (a connection's turn_node), or anybody
+ * when that is NULL. */
+bool nbd_memory_wanted(const struct nbd_memory *memory, const struct list *except);
 /* Gives back what rested since the last call; false when there is nothing left to give back. */
 bool nbd_memory_trim(struct nbd_memory *memory);
 

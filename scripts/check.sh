@@ -8,7 +8,8 @@
 #
 #   CHECK_JOBS     how many run at a time (2)
 #   CHECK_TIMEOUT  seconds for one program (300)
-#   FUZZ_RUNS      of each fuzz target with the plain driver (200000)
+#   FUZZ_RUNS      of each fuzz target with the plain driver (200000); of whole conversations,
+#                  each of which boots a machine, a fortieth
 #   FUZZ_SECONDS   for each fuzz target under libFuzzer (60)
 set -u
 jobs=${CHECK_JOBS:-2}
@@ -29,7 +30,10 @@ run_one() {
 			"-artifact_prefix=build/fuzz/$name-" "build/fuzz/corpus/$name"
 			"tests/fuzz/corpus/${name#fuzz_}")
 	elif [[ $name == fuzz_* ]]; then
-		command+=("${FUZZ_RUNS:-200000}" "tests/fuzz/corpus/${name#fuzz_}"/*)
+		local runs=${FUZZ_RUNS:-200000}
+
+		[[ $name == *_conversation ]] && runs=$(((runs + 39) / 40))
+		command+=("$runs" "tests/fuzz/corpus/${name#fuzz_}"/*)
 	fi
 	local start=$EPOCHSECONDS
 	timeout --kill-after=10 "$limit" "${command[@]}" >"$log.log" 2>&1 </dev/null

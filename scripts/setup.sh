@@ -8,8 +8,8 @@ set -eu
 packages_of() {
 	case $1 in
 	build)
-		echo gcc libc6-dev make pkg-config liburing-dev libisal-dev libsystemd-dev \
-			libmicrohttpd-dev libjansson-dev libcurl4-gnutls-dev libinih-dev \
+		echo gcc libc6-dev make pkg-config liburing-dev libisal-dev libssl-dev \
+			libsystemd-dev libmicrohttpd-dev libjansson-dev libcurl4-gnutls-dev libinih-dev \
 			libsqlite3-dev
 		;;
 	test)

@@ -80,7 +80,7 @@ struct snap_info {
 	uint64_t started;   /* the point in time: wall clock, ns since 1970 */
 	uint64_t completed; /* 0 while pending */
 	uint64_t expires;   /* pending: given up after that, unless renewed */
-	uint32_t attempt;   /* 1, 2 ...: how often the upload was begun */
+	uint32_t attempt;   /* at random, anew each time that the upload is begun */
 	uint64_t blocks;    /* allocated blocks of 512 KiB: what a restore needs */
 	uint64_t stored;    /* bytes that this upload added to the repository */
 	struct snap_item root;

@@ -8,10 +8,10 @@
  * is bounded, whatever the size: when packs wait to be stored, puts wait (config.packs_in_flight).
  * Hashing and compressing run on the loop's workers.
  *
- * After a crash, start again with the same id: the attempt goes up, the old writer (if it still
- * lives) is fenced, and blocks that are stored already are found by place and hash and not stored
- * again (stats.reused). Until the seal the snapshot is `pending`; it keeps what it needs for
- * config.ttl_ns from the last renewal; the writer renews by itself while it is open.
+ * After a crash, start again with the same id: the old writer (if it still lives) is fenced, and
+ * blocks that are stored already are found by place and hash and not stored again (stats.reused).
+ * Until the seal the snapshot is `pending`; it keeps what it needs for config.ttl_ns from the last
+ * renewal; the writer renews by itself while it is open.
  *
  * Threads: all calls and every `done` on the loop that start named.
  */

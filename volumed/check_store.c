@@ -63,8 +63,7 @@ static void check_say(void *arg, const char *text)
 	printf("%s: %s\n", c->subject, text);
 }
 
-/* ---- The steps --------------------------------------------------------------------------------
- */
+/* ---- The steps --------------------------------------------------------------------- */
 
 static void check_enter(struct check *c, enum check_state state)
 {
@@ -263,8 +262,7 @@ static void check_on_closed(struct store_ctl *ctl)
 	check_step(container_of(ctl, struct check, close));
 }
 
-/* ---- All of it --------------------------------------------------------------------------------
- */
+/* ---- All of it --------------------------------------------------------------------- */
 
 static void run(struct check *c, const struct options *o)
 {

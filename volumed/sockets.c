@@ -2,6 +2,7 @@
 #include "volumed/sockets.h"
 
 #include "base/log.h"
+#include "base/util.h"
 
 #include <arpa/inet.h>
 #include <ctype.h>
@@ -17,9 +18,11 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <systemd/sd-daemon.h>
+#include <time.h>
 #include <unistd.h>
 
-#define BACKLOG 128
+#define BACKLOG        128
+#define LISTENER_TRIES 100 /* with pauses of 20 ms: 2 s */
 
 union address {
 	struct sockaddr any;
@@ -97,8 +100,7 @@ int listeners_inherit(struct listeners *listeners, struct err *err)
 	return 0;
 }
 
-/* ---- Unix -------------------------------------------------------------------------------------
- */
+/* ---- Unix -------------------------------------------------------------------------- */
 
 static bool is_same_file(const char *a, const char *b)
 {
@@ -120,27 +122,39 @@ static bool is_inherited(const struct listeners *listeners, const char *path)
 	return false;
 }
 
+/* A full backlog says EAGAIN: somebody listens. */
+static bool is_refused(int fd, const struct sockaddr_un *address)
+{
+	return connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 &&
+	       errno == ECONNREFUSED;
+}
+
 /* Something of that name exists: removes it if it is a socket on which nobody listens. Our lock on
- * the data folder keeps a second daemon from doing the same at this moment. */
+ * the data folder keeps a second daemon from doing the same at this moment. The kernel takes down
+ * the io_uring of a daemon that was killed a moment after the process has ended, and its sockets
+ * with it: hence several tries. */
 static int remove_stale(const struct sockaddr_un *address, struct err *err)
 {
+	const struct timespec pause = {.tv_nsec = 20 * NSEC_PER_MSEC};
 	const char *path = address->sun_path;
 	struct stat st;
-	int fd;
-	int refused;
+	bool refused = false;
 
 	if (lstat(path, &st) < 0)
 		return errno == ENOENT ? 0 : err_set(err, -errno, "%s: %s", path, strerror(errno));
 	if (!S_ISSOCK(st.st_mode))
 		return err_set(err, -EEXIST,
 			       "%s exists and is no socket; it is left alone: move it away", path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return err_set(err, -errno, "a socket: %s", strerror(errno));
-	/* A full backlog says EAGAIN: somebody listens. */
-	refused = connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 &&
-		  errno == ECONNREFUSED;
-	close(fd);
+	for (unsigned i = 0; i < LISTENER_TRIES && !refused; i++) {
+		int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+		if (fd < 0)
+			return err_set(err, -errno, "a socket: %s", strerror(errno));
+		refused = is_refused(fd, address);
+		close(fd);
+		if (!refused)
+			nanosleep(&pause, NULL);
+	}
 	if (!refused)
 		return err_set(err, -EADDRINUSE,
 			       "%s: another process listens on it; stop that one first", path);
@@ -170,8 +184,8 @@ int listeners_add_unix(struct listeners *listeners, const char *path, struct err
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return err_set(err, -errno, "a socket: %s", strerror(errno));
-	/* The mode of the socket becomes that of its name: nobody gets in between bind and chmod.
-	 */
+	/* The mode of the socket becomes that of its name: nobody gets in between bind
+	 * and chmod. */
 	if (fchmod(fd, 0600) < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
 	    listen(fd, BACKLOG) < 0) {
 		r = err_set(err, -errno, "listening on %s: %s", path, strerror(errno));
@@ -181,8 +195,7 @@ int listeners_add_unix(struct listeners *listeners, const char *path, struct err
 	return add(listeners, fd, false, err);
 }
 
-/* ---- TCP --------------------------------------------------------------------------------------
- */
+/* ---- TCP --------------------------------------------------------------------------- */
 
 /* getaddrinfo takes only the low 16 bits of a larger one. */
 static bool is_port(const char *text)
@@ -231,6 +244,24 @@ static bool is_loopback(const struct sockaddr *address)
 	return address->sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr);
 }
 
+/* Again while the address is taken: see remove_stale. */
+static bool try_to_listen(int fd, const struct addrinfo *at)
+{
+	const struct timespec pause = {.tv_nsec = 20 * NSEC_PER_MSEC};
+	bool bound = false;
+
+	for (unsigned i = 0; i < LISTENER_TRIES; i++) {
+		bound = bound || bind(fd, at->ai_addr, at->ai_addrlen) == 0;
+		if (bound && listen(fd, BACKLOG) == 0)
+			return true;
+		if (errno != EADDRINUSE)
+			return false;
+		nanosleep(&pause, NULL);
+		errno = EADDRINUSE;
+	}
+	return false;
+}
+
 static int listen_at(struct listeners *listeners, const struct addrinfo *at, const char *text,
 		     struct err *err)
 {
@@ -243,7 +274,7 @@ static int listen_at(struct listeners *listeners, const struct addrinfo *at, con
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 	if (at->ai_family == AF_INET6)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
-	if (bind(fd, at->ai_addr, at->ai_addrlen) == 0 && listen(fd, BACKLOG) == 0)
+	if (try_to_listen(fd, at))
 		return add(listeners, fd, false, err);
 	code = -errno;
 	close(fd);

@@ -7,7 +7,7 @@ from guest import expect
 PREPARE = """
 rm -f /run/stop /run/failed /run/done.*
 mkdir -p /run/synced
-dd if=/dev/urandom of=/tmp/pool bs=64k count=8 2>/dev/null
+dd if=/dev/urandom of=/tmp/pool bs=64k count=2 2>/dev/null
 cat >/tmp/writer <<'END'
 i=0
 while [ ! -e /run/stop ]; do

@@ -1,5 +1,6 @@
 # Tests with a real Linux guest in QEMU: tests/guest/test_*.py. `make check` runs them where their
 # packages can be had; elsewhere they count as skipped.
+SCRIPTS   += $(wildcard tests/guest/test_*.py)
 GUEST     := scripts/setup.sh guest && /usr/bin/python3 tests/guest/image.py
 TRY_GUEST := { $(GUEST); } || echo 'The tests with a guest will be skipped.'
 

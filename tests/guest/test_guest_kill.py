@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """volumed restarts, killed or stopped, while a guest writes: the guest notices no more than a
-pause. QEMU reconnects by itself (reconnect-delay). GUEST_KILLS (3) says how often it restarts."""
+pause. QEMU reconnects by itself (reconnect-delay). GUEST_KILLS (2) says how often it restarts."""
 import os
 import random
 import socket
@@ -10,7 +10,7 @@ import time
 from guest import Daemon, Disk, Guest, expect, run_tests
 from load import Load
 
-KILLS = int(os.environ.get("GUEST_KILLS", "20" if os.environ.get("SOAK") else "3"))
+KILLS = int(os.environ.get("GUEST_KILLS", "20" if os.environ.get("SOAK") else "2"))
 SEED = int(os.environ.get("SEED", "1"))
 
 

@@ -253,6 +253,16 @@ class Stalls(Case):
         client.send(bytes(512))
         self.assertEqual(client.reply().error, 0)
 
+    def test_unread_replies_alone_are_patience(self):
+        """Who waits for memory that nobody else wants, since it holds all of it, may take its time:
+        a guest that is paused, say, finds its disk again."""
+        client = self.into(address=self.addresses[-1])
+        for i in range(16):
+            client.request(READ, 0, 4 * MiB, cookie=i)
+        time.sleep(2.5)
+        for _ in range(16):
+            self.assertEqual(len(client.reply().data), 4 * MiB)
+
     def test_unread_replies_make_room_for_others(self):
         """Who never reads its replies and holds memory that others wait for is dropped."""
         bad = self.into(address=self.addresses[-1])

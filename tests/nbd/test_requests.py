@@ -274,8 +274,15 @@ class BlockStatus(Case):
 class Huge(Case):
     """A disk of 8 GiB."""
 
-    only_ram = True
     args = ("--size", "8GiB")
+
+    def extents(self, nbd, length):
+        """All up to there: an answer may stop before the end."""
+        at, seen = 0, []
+        while at < length:
+            seen += nbd.call(STATUS, at, length - at).extents
+            at = sum(n for n, _ in seen)
+        return merged(seen)
 
     def test_zeroes_and_trim_of_nearly_4_gib(self):
         """In one command, as Linux sends them."""
@@ -285,7 +292,7 @@ class Huge(Case):
             self.assertEqual(nbd.error(kind, 512 * KiB, 0xfffffe00, flags), 0)
             if kind != CACHE:
                 self.assertEqual(nbd.read(2 << 30, MiB), bytes(MiB))
-                self.assertEqual(nbd.call(STATUS, 0, 0xfffffe00).extents, [(0xfffffe00, 3)])
+                self.assertEqual(self.extents(nbd, 0xfffffe00), [(0xfffffe00, 3)])
         self.assertEqual(nbd.call(STATUS, MiB, 0xfffffe00).error, 0)
 
 

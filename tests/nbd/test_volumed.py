@@ -32,7 +32,7 @@ def main():
         log = os.path.join(folder, "log")
         with open(log, "w") as out:
             process = subprocess.Popen([VOLUMED, "--data-dir", os.path.join(folder, "data"),
-                                        "--volume-size", "1GiB"],
+                                        "--volume-size", "8GiB"],
                                        stdin=subprocess.DEVNULL, stdout=out,
                                        stderr=subprocess.STDOUT)
         try:

@@ -270,7 +270,7 @@ class Server:
 
 class Case(unittest.TestCase):
     """Tests against one server: the one that VOLUMED_TEST_SOCKET names (its export
-    VOLUMED_TEST_EXPORT is overwritten, and needs 64 MiB), or an nbd_ram for each class."""
+    VOLUMED_TEST_EXPORT is overwritten, and needs 8 GiB), or an nbd_ram for each class."""
 
     args = ()
     only_ram = False  # needs what only nbd_ram has

@@ -47,8 +47,7 @@ int cw_settle(struct cw *w)
 	return end == SIM_DEAD ? -ESHUTDOWN : 0;
 }
 
-/* ---- A life ------------------------------------------------------------------------------------
- */
+/* ---- A life ------------------------------------------------------------------------ */
 
 struct store_opening {
 	struct store_open open;
@@ -104,7 +103,7 @@ static int make_engines(struct cw *w)
 	const struct engine_config config = {
 	    .n_ops = 64,
 	    .n_buffers = 8,
-	    .n_leaves = 64,
+	    .map_memory = 2 * MiB,
 	    .checkpoint_idle_ns = 3600 * NSEC_PER_SEC,
 	};
 	int r = 0;
@@ -250,8 +249,7 @@ void cw_reboot(struct cw *w)
 	sim_reboot(w->sim);
 }
 
-/* ---- Operations --------------------------------------------------------------------------------
- */
+/* ---- Operations -------------------------------------------------------------------- */
 
 struct op_call {
 	struct control_op op;
@@ -417,8 +415,7 @@ const struct control_volume *cw_find(const struct cw_list *list, const char *id)
 	return NULL;
 }
 
-/* ---- Clients -----------------------------------------------------------------------------------
- */
+/* ---- Clients ----------------------------------------------------------------------- */
 
 struct resolving {
 	struct export_op op; /* first: cw_release frees it */
@@ -538,8 +535,7 @@ int cw_io(struct cw *w, const struct export_info *info, enum block_op what, uint
 	return r;
 }
 
-/* ---- The store ---------------------------------------------------------------------------------
- */
+/* ---- The store --------------------------------------------------------------------- */
 
 struct store_call {
 	struct store_ctl ctl;

@@ -558,6 +558,72 @@ static void lists_in_pages(void **state)
 	control_op_release(&op);
 }
 
+static bool timer_over;
+
+static void on_timer(struct io_op *op)
+{
+	(void)op;
+	timer_over = true;
+}
+
+/* The files may not grow any more; what is given back may be used. */
+static void fill_disk(void)
+{
+	static const char *const files[] = {"store", "catalog", "catalog-wal", "catalog-ballast"};
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(files); i++)
+		if (sim_file_exists(world.sim, files[i]))
+			sum += sim_file_size(world.sim, files[i]);
+	sim_options(world.sim)->capacity = sum;
+}
+
+static void time_passes(uint64_t ns)
+{
+	struct io_op timer = {0};
+
+	timer.done = on_timer;
+	timer_over = false;
+	io_timer(world.homes[0].loop, &timer, ns);
+	assert_int_equal(sim_run_until(world.sim, sim_flag_is_set, &timer_over, 1000000), SIM_DONE);
+}
+
+/* On a full disk nothing can be created, but what makes room or ends something goes through, by the
+ * catalog's ballast, which comes back once there is room. Without ballast it does not. */
+static void full_disk_blocks_no_end(void **state)
+{
+	const struct control_op create = {.kind = CONTROL_VOLUME_CREATE, .create = {.size = MiB}};
+	char id[2][CW_ID];
+	char name[64];
+
+	(void)state;
+	for (unsigned round = 0; round < 2; round++) {
+		world.ballast_size = round == 0 ? 0 : MiB;
+		again();
+		for (int i = 0; i < 2; i++)
+			assert_int_equal(cw_create(&world, 16 * MiB, NULL, id[i]), 0);
+		assert_int_equal(cw_attach(&world, id[0], NULL, name), 0);
+		again();
+		write_by_name(name, 6);
+		fill_disk();
+		fails_with(create, "InsufficientVolumeCapacity");
+		assert_int_equal(cw_delete(&world, id[1]), round == 0 ? -ENOSPC : 0);
+		fill_disk(); /* somebody was quicker to take what was given back */
+		assert_int_equal(cw_detach(&world, id[0], false), round == 0 ? -ENOSPC : 0);
+		sim_options(world.sim)->capacity = 0;
+	}
+	fill_disk();
+	time_passes(11 * NSEC_PER_SEC);
+	state_is(id[0], "available"); /* there is no room for the ballast yet */
+	assert_in_range(sim_file_size(world.sim, "catalog-ballast"), 1, MiB - 1);
+	sim_options(world.sim)->capacity = 0;
+	time_passes(11 * NSEC_PER_SEC);
+	state_is(id[1], NULL);
+	state_is(id[0], "available");
+	assert_int_equal(sim_file_size(world.sim, "catalog-ballast"), MiB);
+	assert_int_equal(cw_check(&world), 0);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -578,6 +644,7 @@ int main(void)
 	    TEST(overcommit_is_a_limit),
 	    TEST(status_tells),
 	    TEST(lists_in_pages),
+	    TEST(full_disk_blocks_no_end),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

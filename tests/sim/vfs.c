@@ -25,8 +25,7 @@ static const char *path_of(sqlite3_file *file)
 	return ((struct vfs_file *)file)->path;
 }
 
-/* ---- A file ------------------------------------------------------------------------------------
- */
+/* ---- A file ------------------------------------------------------------------------ */
 
 static int vfs_close(sqlite3_file *file)
 {
@@ -127,8 +126,7 @@ static const sqlite3_io_methods methods = {
     .xDeviceCharacteristics = vfs_characteristics,
 };
 
-/* ---- The file system ---------------------------------------------------------------------------
- */
+/* ---- The file system --------------------------------------------------------------- */
 
 static int vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags,
 		    int *ret_flags)

@@ -355,7 +355,7 @@ static int connect_to(const union address *address)
 static void accept_takes_a_tcp_connection(void **state)
 {
 	struct io_sock *accepted = NULL;
-	int option = 0, client;
+	int option = 0, client, lowest, second;
 	socklen_t len = sizeof(option);
 	union address address;
 	struct io_sock *listener = listen_on(AF_INET, &address);
@@ -365,7 +365,13 @@ static void accept_takes_a_tcp_connection(void **state)
 	(void)state;
 	assert_non_null(listener);
 	io_accept(test_loop, test_op(&t), listener, &accepted);
+	/* The client's descriptor, and then the accepted one, is the lowest that is free. */
+	lowest = dup(STDERR_FILENO);
+	second = dup(STDERR_FILENO);
+	close(lowest);
+	close(second);
 	client = connect_to(&address);
+	assert_int_equal(client, lowest);
 	assert_int_equal(test_result(&t), 0);
 	assert_non_null(accepted);
 	assert_false(io_sock_is_local(accepted));
@@ -373,11 +379,10 @@ static void accept_takes_a_tcp_connection(void **state)
 	assert_int_equal(getsockname(client, &address.any, &len), 0);
 	snprintf(expected, sizeof(expected), "127.0.0.1:%u", ntohs(address.in4.sin_port));
 	assert_string_equal(io_sock_peer(accepted, text), expected);
-	/* The newest descriptor is the accepted one. */
 	len = sizeof(option);
-	assert_int_equal(getsockopt(client + 1, IPPROTO_TCP, TCP_NODELAY, &option, &len), 0);
+	assert_int_equal(getsockopt(second, IPPROTO_TCP, TCP_NODELAY, &option, &len), 0);
 	assert_int_equal(option, 1);
-	assert_int_equal(getsockopt(client + 1, SOL_SOCKET, SO_KEEPALIVE, &option, &len), 0);
+	assert_int_equal(getsockopt(second, SOL_SOCKET, SO_KEEPALIVE, &option, &len), 0);
 	assert_int_equal(option, 1);
 	send_big(accepted, client, 1000);
 	close(client);

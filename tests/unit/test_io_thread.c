@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
 /* ---- Messages --------------------------------------------------------------------------------
  */
@@ -267,6 +268,44 @@ static void works_run_aside_and_end_on_the_loop(void **state)
 	mem_free(works);
 }
 
+#define N_WAITING 20 /* more than there are threads */
+
+static atomic_bool may_go_on;
+
+static void wait_for_flag(struct io_work *work)
+{
+	work_run(work);
+	while (!atomic_load(&may_go_on))
+		usleep(100);
+}
+
+static void let_go_on(struct io_work *work)
+{
+	work_run(work);
+	atomic_store(&may_go_on, true);
+}
+
+/* Work that blocks, however much there is of it, holds up no work of the CPU. */
+static void blocking_work_holds_up_no_other(void **state)
+{
+	struct work waiting[N_WAITING],
+	    other = {{.run = let_go_on, .done = work_done}, .number = 1};
+
+	(void)state;
+	loop_thread = pthread_self();
+	works_left = N_WAITING + 1;
+	works_on_wrong_thread = 0;
+	atomic_store(&may_go_on, false);
+	for (int i = 0; i < N_WAITING; i++) {
+		waiting[i] = (struct work){{.run = wait_for_flag, .done = work_done}, .number = 1};
+		io_work_blocking(test_loop, &waiting[i].work);
+	}
+	io_work(test_loop, &other.work);
+	assert_int_equal(io_loop_run(test_loop), 0);
+	assert_int_equal(works_left, 0);
+	assert_int_equal(works_on_wrong_thread, 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, test_loop_setup, test_loop_teardown)
 
 int main(void)
@@ -277,6 +316,7 @@ int main(void)
 	    TEST(two_loops_wake_each_other),
 	    TEST(two_loops_share_a_file),
 	    TEST(works_run_aside_and_end_on_the_loop),
+	    TEST(blocking_work_holds_up_no_other),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

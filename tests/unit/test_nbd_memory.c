@@ -51,7 +51,7 @@ static void tiny_budget(void **state)
 	assert_int_equal(nbd_memory_init(&memory, 1, 100), 0);
 	for (int i = 0; i < NBD_N_CLASSES; i++)
 		assert_true(pool_available(memory.pools[i]) > 0);
-	assert_false(nbd_memory_wanted(&memory));
+	assert_false(nbd_memory_wanted(&memory, NULL));
 	nbd_memory_free(&memory);
 }
 

@@ -479,6 +479,11 @@ void io_work(struct io_loop *loop, struct io_work *work)
 	loop_started(loop);
 }
 
+void io_work_blocking(struct io_loop *loop, struct io_work *work)
+{
+	io_work(loop, work);
+}
+
 uint64_t io_now(struct io_loop *loop)
 {
 	return loop->sim->now;
