@@ -36,9 +36,10 @@ struct walk {
 	struct volume_op *op;
 	struct leaf_wait wait;
 	struct io_op turn;
-	bool counting; /* the first pass: leaves; the second: blocks */
-	bool asleep;   /* a leaf is being loaded */
-	uint64_t lba;  /* the next block to look at */
+	bool counting;      /* the first pass: leaves; the second: blocks */
+	bool asleep;        /* a leaf or an index page is being loaded */
+	bool index_counted; /* the page that begins at lba */
+	uint64_t lba;       /* the next block to look at */
 	uint64_t end;
 	uint64_t *live; /* bytes by slot, of leaves and frozen overlay */
 	uint64_t *live_active;
@@ -94,23 +95,23 @@ static void count_map(struct walk *w)
 
 	if (v->sb.root.length)
 		count(w, w->live, v->sb.root.segment, v->sb.root.length, "the superblock");
-	for (uint32_t i = 0; i < v->n_old_usage; i++)
-		count(w, w->live, v->old_usage[i].segment, v->old_usage[i].length, "the old root");
 	for (uint32_t i = 0; i < v->segments.n_pages; i++)
 		if (v->segments.pages[i]->ref.length)
 			count(w, w->live, v->segments.pages[i]->ref.segment,
 			      v->segments.pages[i]->ref.length, "the root");
-	for (uint32_t p = 0; p < v->n_index; p++) {
-		struct index_page *page = v->index[p];
+	for (uint32_t p = 0; p < v->map.n_index; p++)
+		if (v->map.index[p].length)
+			count(w, w->live, v->map.index[p].segment, v->map.index[p].length,
+			      "the root");
+}
 
-		if (!page)
-			continue;
-		if (page->self.length)
-			count(w, w->live, page->self.segment, page->self.length, "the root");
-		for (int i = 0; i < INDEX_LEAVES; i++)
-			if (page->refs[i].length)
-				count(w, w->live, page->refs[i].segment, page->refs[i].length,
-				      "an index page");
+static void count_index(struct walk *w, struct map_page *index)
+{
+	for (uint32_t i = 0; i < INDEX_LEAVES; i++) {
+		const struct blob_ref *ref = map_index_ref(w->volume->engine->map_cache, index, i);
+
+		if (ref->length)
+			count(w, w->live, ref->segment, ref->length, "an index page");
 	}
 }
 
@@ -129,11 +130,15 @@ static void compare(struct walk *w, const uint64_t *counted, bool active)
 }
 
 /* A leaf's own entries count, whatever the overlays say over them. */
-static void count_leaf(struct walk *w, const struct leaf *leaf)
+static void count_leaf(struct walk *w, const struct map_page *leaf)
 {
-	for (int i = 0; i < LEAF_BLOCKS; i++)
-		if (leaf->content.entries[i].state == ENTRY_DATA)
-			count(w, w->live, leaf->content.entries[i].segment, BLOCK_SIZE, "a leaf");
+	for (uint32_t i = 0; i < LEAF_BLOCKS; i++) {
+		struct entry e;
+
+		map_leaf_entry(w->volume->engine->map_cache, leaf, i, &e);
+		if (e.state == ENTRY_DATA)
+			count(w, w->live, e.segment, BLOCK_SIZE, "a leaf");
+	}
 }
 
 /* ---- Walking ------------------------------------------------------------------------------------
@@ -147,13 +152,20 @@ static void on_turn(struct io_op *op)
 static void on_leaf(struct leaf_wait *wait, int error)
 {
 	struct walk *w = container_of(wait, struct walk, wait);
+	struct map_page *index = NULL;
+	uint64_t n = LEAF_BLOCKS;
 
-	if (error && w->counting) {
-		say(w, "the map leaf of blocks %" PRIu64 " to %" PRIu64 " can't be read", w->lba,
-		    w->lba + LEAF_BLOCKS - 1);
+	/* What can't be read is the index page, if that is still missing. */
+	if (error && map_index(&w->volume->map, w->lba / LEAF_BLOCKS / INDEX_LEAVES, &index) < 0)
+		n = LEAF_BLOCKS * INDEX_LEAVES;
+	if (error && w->counting)
+		say(w, "the map %s of blocks %" PRIu64 " to %" PRIu64 " can't be read",
+		    n == LEAF_BLOCKS ? "leaf" : "index page", round_down(w->lba, n),
+		    round_down(w->lba, n) + n - 1);
+	if (error) {
+		w->lba = round_down(w->lba, n) + n;
+		w->index_counted = false;
 	}
-	if (error)
-		w->lba = round_down(w->lba, LEAF_BLOCKS) + LEAF_BLOCKS;
 	/* Not from inside the waking: the walk may load the next leaf at once. */
 	w->turn.done = on_turn;
 	io_defer(w->volume->loop, &w->turn, 0);
@@ -211,42 +223,42 @@ static void walk_read(struct walk *w)
 		   n * BLOCK_SIZE);
 }
 
-/* The leaf of w->lba, asked for; NULL: there is none, or (*ret_asleep) it is being loaded. */
-static struct leaf *walk_leaf(struct walk *w, bool *ret_asleep)
+/* The page that leads to w->lba is being loaded. */
+static void walk_load(struct walk *w)
 {
-	struct volume *v = w->volume;
-	uint64_t number = w->lba / LEAF_BLOCKS;
-	struct index_page *page = map_index_page(v, number);
-	struct leaf *leaf;
-
-	*ret_asleep = false;
-	if (!page || page->refs[number % INDEX_LEAVES].length == 0)
-		return NULL;
-	leaf = leaf_resident(v, number);
-	if (leaf)
-		return leaf;
-	*ret_asleep = true;
+	w->asleep = true;
 	w->wait.wake = on_leaf;
-	leaf_load(v, number, &w->wait);
-	return NULL;
+	leaf_load(w->volume, w->lba / LEAF_BLOCKS, &w->wait);
 }
 
 /* False: asleep. */
 static bool walk_counting(struct walk *w)
 {
-	while (w->lba < w->end) {
-		bool asleep;
-		struct leaf *leaf;
+	struct map *m = &w->volume->map;
 
-		if (!map_index_page(w->volume, w->lba / LEAF_BLOCKS)) {
-			w->lba += LEAF_BLOCKS * INDEX_LEAVES;
-			continue;
+	while (w->lba < w->end) {
+		uint64_t number = w->lba / LEAF_BLOCKS;
+		struct map_page *page = NULL;
+
+		if (number % INDEX_LEAVES == 0 && !w->index_counted) {
+			if (map_index(m, number / INDEX_LEAVES, &page) < 0) {
+				walk_load(w);
+				return false;
+			}
+			if (!page) {
+				w->lba += LEAF_BLOCKS * INDEX_LEAVES;
+				continue;
+			}
+			count_index(w, page);
+			w->index_counted = true;
 		}
-		leaf = walk_leaf(w, &asleep);
-		if (asleep)
+		if (map_leaf(m, number, &page) < 0) {
+			walk_load(w);
 			return false;
-		if (leaf)
-			count_leaf(w, leaf);
+		}
+		if (page)
+			count_leaf(w, page);
+		w->index_counted = false;
 		w->lba += LEAF_BLOCKS;
 	}
 	compare(w, w->live, false);
@@ -269,10 +281,8 @@ static void walk_step(struct walk *w)
 		uint64_t n;
 
 		if (map_get_run(w->volume, w->lba, w->end - w->lba, &e, &n) < 0) {
-			walk_leaf(w, &w->asleep);
-			if (w->asleep)
-				return;
-			continue;
+			walk_load(w);
+			return;
 		}
 		if (e.state == ENTRY_BAD)
 			say(w, "block %" PRIu64 " is known to be lost", w->lba);
@@ -325,7 +335,7 @@ static void walk_begin(struct io_op *turn)
 	compare(w, w->live_active, true);
 	w->counting = true;
 	checkpoint_hold(v);
-	w->end = (uint64_t)v->n_index * INDEX_LEAVES * LEAF_BLOCKS;
+	w->end = (uint64_t)v->map.n_index * INDEX_LEAVES * LEAF_BLOCKS;
 	walk_step(w);
 }
 

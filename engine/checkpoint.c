@@ -5,12 +5,11 @@
  *
  *   freeze: the active overlay becomes the frozen one; the log position of this moment is noted
  *   (or: the oldest cut that waits, which froze when it was published)
- *   sort (worker) -> merge leaf by leaf, each written anew -> index pages, usage pages, root
+ *   sort (worker) -> leaves and index pages merged and written anew -> usage pages, root
  *   -> sync -> swap of the superblock -> the frozen overlay goes, dead segments are freed
  *
  * I/O goes on all the while. Until the swap is durable the old root and the log after it say
- * everything. A leaf in memory takes its new content at once: the frozen overlay over the old leaf
- * says the same. It is pinned until its bytes are on disk.
+ * everything. Merging is in merge.c.
  */
 #include "engine/checkpoint.h"
 
@@ -20,19 +19,17 @@
 #include <errno.h>
 #include <string.h>
 
-#define LEAVES_PER_TURN 16
+/* All volumes of a loop replay at most so many times what one of them may. */
+#define LOOP_LOG        2
 #define COUNTS_PER_TURN 8192
-#define MEMORY_RETRY    NSEC_PER_MSEC
 
 static void checkpoint_start(struct volume *v);
 static void checkpoint_begin(struct volume *v);
+static void checkpoint_next(struct engine *e);
 static void checkpoint_step(struct checkpoint *c);
 static void sort_run(struct io_work *work);
 static void sort_done(struct io_work *work);
-static uint64_t range_leaf_search(struct checkpoint *c);
 static int count_some(struct checkpoint *c);
-static int merge_some(struct checkpoint *c);
-static int write_index_pages(struct checkpoint *c);
 static int write_usage_pages(struct checkpoint *c);
 static int write_root(struct checkpoint *c);
 static void on_sync(struct store_io *io);
@@ -54,7 +51,8 @@ static bool is_full(const struct volume *v, uint64_t times)
 
 bool checkpoint_must_wait(const struct volume *v)
 {
-	return (v->checkpoint || v->holds > 0) && is_full(v, 2);
+	return (v->checkpoint || v->holds > 0 || !list_empty(&v->checkpoint_queue)) &&
+	       is_full(v, 2);
 }
 
 bool checkpoint_is_needed(const struct volume *v)
@@ -62,12 +60,104 @@ bool checkpoint_is_needed(const struct volume *v)
 	return v->published > v->sb.sequence || v->reap_later;
 }
 
+/* A checkpoint of the volume that takes most: of the memory for overlays, or of the log that would
+ * be replayed. */
+static void relieve(struct engine *e, bool by_log)
+{
+	struct volume *most = NULL;
+	uint64_t its = 0;
+
+	if (e->n_checkpoints >= e->config.checkpoints_max)
+		return;
+	list_for_each (&e->volumes, node) {
+		struct volume *v = list_entry(node, struct volume, of_engine);
+		uint64_t size = by_log ? v->log_bytes : overlay_bytes(&v->active);
+
+		if (size <= its || v->checkpoint || v->failed || v->read_only || v->opening ||
+		    (!by_log && overlay_is_empty(&v->active)))
+			continue;
+		most = v;
+		its = size;
+	}
+	if (most)
+		checkpoint_start(most);
+}
+
+bool checkpoint_make_room(struct volume *v, bool must)
+{
+	struct engine *e = v->engine;
+	uint32_t n = v->entries_in_flight + RECORD_ENTRIES_MAX;
+	uint64_t more = overlay_growth(&v->active, n);
+
+	if (more > 0 && e->overlay_bytes + more > e->overlay_limit / 2) {
+		relieve(e, false);
+		more = overlay_growth(&v->active, n);
+	}
+	/* Whatever keeps a checkpoint from beginning wakes us when it ends. */
+	if (!must && more > 0 && e->overlay_bytes + more > e->overlay_limit &&
+	    (e->n_checkpoints > 0 || v->holds > 0 || v->moving)) {
+		if (list_empty(&v->no_overlay))
+			list_add_tail(&e->no_overlay, &v->no_overlay);
+		return false;
+	}
+	if (overlay_reserve(&v->active, n, (v->n_in_flight + 1) * 2) < 0)
+		return false;
+	checkpoint_count_overlays(v);
+	return true;
+}
+
+void checkpoint_count_overlays(struct volume *v)
+{
+	uint64_t now = overlay_bytes(&v->active) + overlay_bytes(&v->frozen);
+
+	list_for_each (&v->cuts, node)
+		now += overlay_bytes(&list_entry(node, struct cut, link)->overlay);
+	if (v->failed)
+		now = 0;
+	v->engine->overlay_bytes += now - v->overlay_bytes;
+	v->overlay_bytes = now;
+}
+
+void checkpoint_count_log(struct volume *v, uint64_t bytes)
+{
+	v->log_bytes += bytes;
+	v->engine->log_bytes += bytes;
+}
+
+static void log_is_frozen(struct volume *v)
+{
+	v->engine->log_bytes -= v->log_bytes;
+	v->log_bytes = 0;
+}
+
+void checkpoint_count_cut(struct volume *v)
+{
+	log_is_frozen(v);
+	checkpoint_count_overlays(v);
+}
+
+static void kick_those_without_overlay(struct engine *e)
+{
+	for (struct list *node; (node = list_pop(&e->no_overlay));)
+		volume_kick(list_entry(node, struct volume, no_overlay));
+}
+
+void checkpoint_leave(struct volume *v)
+{
+	checkpoint_count_cut(v);
+	kick_those_without_overlay(v->engine);
+}
+
 void checkpoint_consider(struct volume *v)
 {
+	struct engine *e = v->engine;
+
 	v->last_write = io_now(v->loop);
 	if (!v->checkpoint && !v->failed && !v->read_only &&
 	    (is_full(v, 1) || !list_empty(&v->cuts)))
 		checkpoint_start(v);
+	if (e->log_bytes > e->config.checkpoint_log * LOOP_LOG)
+		relieve(e, true);
 	checkpoint_idle_arm(v);
 }
 
@@ -123,15 +213,27 @@ static void checkpoint_fail_waiters(struct list *waits, int error)
 	}
 }
 
+/* While it is being written to, the next overlay will be as large as this one: growing takes time.
+ */
+static uint32_t next_overlay_size(const struct volume *v)
+{
+	const struct engine *e = v->engine;
+
+	if (list_empty(&v->write_queue) && v->n_in_flight == 0)
+		return 0;
+	return e->overlay_bytes + overlay_bytes(&v->active) <= e->overlay_limit ? v->active.n_blocks
+										: 0;
+}
+
 /* The active overlay becomes the frozen one. 0 or -ENOMEM. */
 static int freeze(struct checkpoint *c)
 {
 	struct volume *v = c->volume;
 	struct overlay fresh;
-	int r = overlay_init(&fresh, v->published, 0);
+	int r = overlay_init(&fresh, v->published, next_overlay_size(v));
 
 	if (r == 0)
-		r = log_reserve_overlay(v, &fresh);
+		r = overlay_reserve(&fresh, v->entries_in_flight, v->n_in_flight * 2);
 	if (r < 0) {
 		overlay_free(&fresh);
 		return r;
@@ -140,8 +242,9 @@ static int freeze(struct checkpoint *c)
 	overlay_free(&v->frozen);
 	v->frozen = v->active;
 	v->active = fresh;
+	checkpoint_count_overlays(v);
 	segments_freeze(v);
-	v->log_bytes = 0;
+	log_is_frozen(v);
 	c->sb.sequence = v->published;
 	c->sb.sequence_sum = v->published_sum;
 	c->sb.replay_segment = v->published_segment;
@@ -190,14 +293,39 @@ void checkpoint_release(struct volume *v)
 	checkpoint_idle_arm(v);
 }
 
+/* Each takes memory, so that only a few run at a time; ahead are those that somebody waits for. */
 static void checkpoint_start(struct volume *v)
 {
+	struct engine *e = v->engine;
+	bool first = !list_empty(&v->checkpoint_waiters) || !list_empty(&v->cuts);
+
+	if (v->read_only)
+		return; /* cuts that replay has found stay in the log */
 	if (v->holds > 0)
 		return; /* checkpoint_resume sees to those who wait */
 	/* A cut has frozen already: what is being looked up now was looked up behind it. */
 	if (list_empty(&v->cuts) && ((v->moving && !gc_retract(v)) || !hydrate_retract(v)))
 		return;
-	checkpoint_begin(v);
+	if (e->n_checkpoints < e->config.checkpoints_max) {
+		list_remove(&v->checkpoint_queue);
+		checkpoint_begin(v);
+	} else if (first) {
+		list_remove(&v->checkpoint_queue);
+		list_add_head(&e->checkpoint_queue, &v->checkpoint_queue);
+	} else if (list_empty(&v->checkpoint_queue)) {
+		list_add_tail(&e->checkpoint_queue, &v->checkpoint_queue);
+	}
+}
+
+/* One has ended: others have their turn. */
+static void checkpoint_next(struct engine *e)
+{
+	struct list *node;
+
+	e->n_checkpoints--;
+	while (e->n_checkpoints < e->config.checkpoints_max &&
+	       (node = list_pop(&e->checkpoint_queue)))
+		checkpoint_start(list_entry(node, struct volume, checkpoint_queue));
 }
 
 static void checkpoint_begin(struct volume *v)
@@ -221,11 +349,11 @@ static void checkpoint_begin(struct volume *v)
 		return;
 	}
 	v->checkpoint = c;
+	v->engine->n_checkpoints++;
 	v->reap_later = false;
 	if (!c->cut) /* theirs is the next one */
 		list_splice_tail(&c->waits, &v->checkpoint_waiters);
 	segments_want(v, STORE_STREAM_MAP);
-	c->range_next = v->frozen.n_ranges ? range_leaf_search(c) : UINT64_MAX;
 	c->state = CHECKPOINT_WAIT_SORT;
 	c->work.run = sort_run;
 	c->work.done = sort_done;
@@ -265,8 +393,7 @@ static void on_turn(struct io_op *op)
 	checkpoint_step(c);
 }
 
-/* Goes on at a later turn, at once or after a rest. */
-static void checkpoint_yield(struct checkpoint *c, uint64_t delay)
+void checkpoint_yield(struct checkpoint *c, uint64_t delay)
 {
 	if (c->turning)
 		return;
@@ -300,9 +427,6 @@ static void checkpoint_step(struct checkpoint *c)
 		case CHECKPOINT_MERGE:
 			r = merge_some(c);
 			break;
-		case CHECKPOINT_INDEX:
-			r = write_index_pages(c);
-			break;
 		case CHECKPOINT_USAGE:
 			r = write_usage_pages(c);
 			break;
@@ -310,7 +434,7 @@ static void checkpoint_step(struct checkpoint *c)
 			r = write_root(c);
 			break;
 		case CHECKPOINT_WAIT_APPENDS:
-			if (c->n_appends > 0 || c->turning || c->loading) {
+			if (c->n_appends > 0 || c->turning || merge_is_loading(c)) {
 				r = 1;
 				break;
 			}
@@ -318,6 +442,7 @@ static void checkpoint_step(struct checkpoint *c)
 				c->state = CHECKPOINT_END;
 				break;
 			}
+			c->written = true;
 			c->state = CHECKPOINT_WAIT_SYNC;
 			c->sync.done = on_sync;
 			v->stats.syncs++;
@@ -334,18 +459,16 @@ static void checkpoint_step(struct checkpoint *c)
 	}
 }
 
-void checkpoint_on_append(struct checkpoint *c)
+/* What waits for its turn does not jump the queue; else it looks whether what it waits for is
+ * there. */
+void checkpoint_kick(struct checkpoint *c)
 {
-	checkpoint_step(c);
+	if (!c->turning)
+		checkpoint_step(c);
 }
 
-/* ---- Merging ------------------------------------------------------------------------------------
+/* ---- Usage, root --------------------------------------------------------------------------------
  */
-
-static const struct overlay_block *sorted_block(const struct checkpoint *c, uint32_t i)
-{
-	return &c->volume->frozen.blocks[c->sorted[i]];
-}
 
 /* segments_freeze, of one overlay among several. */
 static int count_some(struct checkpoint *c)
@@ -353,7 +476,7 @@ static int count_some(struct checkpoint *c)
 	struct volume *v = c->volume;
 
 	for (uint32_t n = 0; c->counted < v->frozen.n_blocks; c->counted++) {
-		const struct overlay_block *b = sorted_block(c, c->counted);
+		const struct overlay_block *b = &v->frozen.blocks[c->sorted[c->counted]];
 
 		if (b->state != ENTRY_DATA)
 			continue;
@@ -368,215 +491,16 @@ static int count_some(struct checkpoint *c)
 	return 0;
 }
 
-static uint64_t range_leaf_search(struct checkpoint *c)
-{
-	struct volume *v = c->volume;
-
-	for (; c->range < v->frozen.n_ranges; c->range++) {
-		const struct overlay_range *range = &v->frozen.ranges[c->range];
-		uint64_t n = max_u64(range->first / LEAF_BLOCKS, c->range_leaf);
-
-		while (n <= (range->end - 1) / LEAF_BLOCKS) {
-			struct index_page *page = map_index_page(v, n);
-
-			/* Over a base, zeroes must be said. */
-			if (range->state == ENTRY_ZERO_RESERVED ||
-			    n * LEAF_BLOCKS * BLOCK_SIZE < v->sb.base_size ||
-			    (page && page->refs[n % INDEX_LEAVES].length != 0))
-				return n;
-			n = page ? n + 1 : round_down(n, INDEX_LEAVES) + INDEX_LEAVES;
-		}
-	}
-	return UINT64_MAX;
-}
-
-/* The first leaf from c->range_leaf on that a range changes; UINT64_MAX: none. Leaves that were
- * never written need no zeroes, unless they are to be reserved. */
-static uint64_t next_range_leaf(struct checkpoint *c)
-{
-	if (c->range_next < c->range_leaf)
-		c->range_next = range_leaf_search(c);
-	return c->range_next;
-}
-
-static void entry_replace(struct volume *v, struct entry *old, const struct entry *with)
-{
-	if (old->state == ENTRY_DATA)
-		segments_live(v, old->segment, -BLOCK_SIZE);
-	*old = *with;
-}
-
-static void merge_ranges(struct checkpoint *c, struct leaf *leaf)
-{
-	struct overlay *o = &c->volume->frozen;
-	uint64_t first = leaf->number * LEAF_BLOCKS;
-	uint64_t end = first + LEAF_BLOCKS;
-
-	for (uint64_t lba = overlay_next_range(o, first, end); lba < end;
-	     lba = overlay_next_range(o, lba, end)) {
-		const struct overlay_range *range = overlay_range_at(o, lba);
-		struct entry zero = {.state = range->state & 0xff};
-
-		for (; lba < end && lba < range->end; lba++) {
-			leaf->content.birth[(lba - first) / BIRTH_BLOCKS] = c->sb.sequence;
-			entry_replace(c->volume, &leaf->content.entries[lba - first], &zero);
-		}
-	}
-}
-
-/* Merges the blocks of this leaf from c->at on. */
-static void merge_blocks(struct checkpoint *c, struct leaf *leaf)
-{
-	struct volume *v = c->volume;
-	uint64_t first = leaf->number * LEAF_BLOCKS;
-
-	for (; c->at < v->frozen.n_blocks; c->at++) {
-		const struct overlay_block *b = sorted_block(c, c->at);
-		uint64_t i = overlay_lba(b) - first;
-		const struct overlay_range *range;
-		struct entry e = {
-		    .segment = b->segment, .state = b->state, .offset = b->offset, .sum = b->sum};
-
-		if (overlay_lba(b) >= first + LEAF_BLOCKS)
-			break;
-		range = overlay_range_at(&v->frozen, overlay_lba(b));
-		if (range && range->seq >= b->seq) {
-			if (b->state == ENTRY_DATA)
-				segments_live(v, b->segment, -BLOCK_SIZE);
-			continue;
-		}
-		if (!b->moved)
-			leaf->content.birth[i / BIRTH_BLOCKS] = c->sb.sequence;
-		entry_replace(v, &leaf->content.entries[i], &e);
-	}
-}
-
-static void on_leaf(struct leaf_wait *wait, int error)
-{
-	struct checkpoint *c = container_of(wait, struct checkpoint, leaf_wait);
-
-	c->loading = false;
-	if (error) /* what the leaf said of other blocks is lost: never write over that */
-		volume_fail(c->volume, error);
-	checkpoint_step(c);
-}
-
-/* The leaf, resident; NULL: asleep until it is. */
-static struct leaf *merge_leaf(struct checkpoint *c, uint64_t number)
-{
-	struct volume *v = c->volume;
-	struct index_page *page = map_index_page_make(v, number);
-	struct leaf *leaf = leaf_resident(v, number);
-
-	if (!page) {
-		volume_fail(v, -ENOMEM);
-		checkpoint_yield(c, 0);
-		return NULL;
-	}
-	if (leaf)
-		return leaf;
-	if (page->refs[number % INDEX_LEAVES].length != 0) {
-		c->loading = true;
-		c->leaf_wait.wake = on_leaf;
-		leaf_load(v, number, &c->leaf_wait);
-		return NULL;
-	}
-	leaf = leaf_make(v, number);
-	if (leaf)
-		leaf->pins = 0;
-	else
-		checkpoint_yield(c, MEMORY_RETRY);
-	return leaf;
-}
-
-/* One leaf: 0, or 1: asleep. */
-static int merge_one(struct checkpoint *c, uint64_t number)
-{
-	struct volume *v = c->volume;
-	struct blob_ref ref = {0};
-	struct leaf *leaf = merge_leaf(c, number);
-	struct index_page *page;
-	uint8_t *buf;
-
-	if (!leaf)
-		return 1;
-	buf = checkpoint_out(c, LEAF_BYTES_MAX);
-	if (!buf)
-		return 1;
-	page = map_index_page(v, number);
-	merge_ranges(c, leaf);
-	merge_blocks(c, leaf);
-	for (int i = 0; i < LEAF_BIRTHS; i++)
-		ref.birth = max_u64(ref.birth, leaf->content.birth[i]);
-	ref.length =
-	    (uint32_t)leaf_encode(buf, v->id, number, c->sb.sequence, &leaf->content, &ref.sum);
-	checkpoint_out_done(c, &ref, &page->refs[number % INDEX_LEAVES], leaf);
-	page->dirty = true;
-	c->range_leaf = max_u64(c->range_leaf, number + 1);
-	return 0;
-}
-
-static int merge_some(struct checkpoint *c)
-{
-	struct volume *v = c->volume;
-
-	for (int n = 0; n < LEAVES_PER_TURN; n++) {
-		uint64_t by_range = next_range_leaf(c);
-		uint64_t by_block = c->at < v->frozen.n_blocks
-					? overlay_lba(sorted_block(c, c->at)) / LEAF_BLOCKS
-					: UINT64_MAX;
-		uint64_t number = min_u64(by_range, by_block);
-
-		if (number == UINT64_MAX) {
-			c->state = CHECKPOINT_INDEX;
-			return 0;
-		}
-		if (merge_one(c, number))
-			return 1;
-	}
-	checkpoint_yield(c, 0);
-	return 1;
-}
-
-/* ---- Index, usage, root -------------------------------------------------------------------------
- */
-
-static int write_index_pages(struct checkpoint *c)
-{
-	struct volume *v = c->volume;
-
-	for (; c->page < v->n_index; c->page++) {
-		struct index_page *page = v->index[c->page];
-		struct blob_ref ref = {0};
-		uint8_t *buf;
-
-		if (!page || !page->dirty)
-			continue;
-		buf = checkpoint_out(c, INDEX_BYTES_MAX);
-		if (!buf)
-			return 1;
-		for (int i = 0; i < INDEX_LEAVES; i++)
-			ref.birth = max_u64(ref.birth, page->refs[i].birth);
-		ref.length = (uint32_t)index_encode(buf, v->id, c->page, c->sb.sequence, page->refs,
-						    &ref.sum);
-		checkpoint_out_done(c, &ref, &page->self, NULL);
-		page->dirty = false;
-	}
-	c->page = 0;
-	c->state = CHECKPOINT_USAGE;
-	return 0;
-}
-
 static void usage_of(const struct segment *seg, struct usage_entry *u)
 {
 	memset(u, 0, sizeof(*u));
 	if (seg->state != SEGMENT_HEAD && seg->state != SEGMENT_CLOSED)
 		return;
-	if (seg->stream == STORE_STREAM_MAP || seg->newest == 0)
+	if (seg->stream != STORE_STREAM_MAP && seg->newest == 0)
 		return;
 	u->segment = seg->id;
 	u->generation = seg->generation;
-	u->live = seg->live;
+	u->live = seg->live - seg->own;
 	u->written = seg->tail;
 	u->newest = seg->newest;
 	u->lent_at = seg->lent_at;
@@ -588,11 +512,8 @@ static int write_usage_pages(struct checkpoint *c)
 	struct volume *v = c->volume;
 	struct usage_entry entries[USAGE_SEGMENTS];
 
-	for (; v->n_old_usage > 0; v->n_old_usage--)
-		segments_live(v, v->old_usage[v->n_old_usage - 1].segment,
-			      -(int64_t)v->old_usage[v->n_old_usage - 1].length);
-	for (; c->page < v->segments.n_pages; c->page++) {
-		struct segment_page *page = v->segments.pages[c->page];
+	for (; c->usage_page < v->segments.n_pages; c->usage_page++) {
+		struct segment_page *page = v->segments.pages[c->usage_page];
 		struct blob_ref ref = {0};
 		uint8_t *buf;
 
@@ -604,9 +525,9 @@ static int write_usage_pages(struct checkpoint *c)
 		page->dirty = false;
 		for (int i = 0; i < USAGE_SEGMENTS; i++)
 			usage_of(&page->segments[i], &entries[i]);
-		ref.length =
-		    (uint32_t)usage_encode(buf, v->id, c->page, c->sb.sequence, entries, &ref.sum);
-		checkpoint_out_done(c, &ref, &page->ref, NULL);
+		ref.length = (uint32_t)usage_encode(buf, v->id, c->usage_page, c->sb.sequence,
+						    entries, &ref.sum);
+		checkpoint_out_done(c, &ref, &page->ref, true);
 	}
 	c->state = CHECKPOINT_ROOT;
 	return 0;
@@ -614,8 +535,8 @@ static int write_usage_pages(struct checkpoint *c)
 
 static void root_count(const struct volume *v, struct root_content *root)
 {
-	for (uint32_t i = 0; i < v->n_index; i++)
-		if (v->index[i] && v->index[i]->self.length)
+	for (uint32_t i = 0; i < v->map.n_index; i++)
+		if (v->map.index[i].length)
 			root->n_index++;
 	for (uint32_t i = 0; i < v->segments.n_pages; i++)
 		if (v->segments.pages[i]->ref.length)
@@ -626,9 +547,9 @@ static void root_fill(const struct volume *v, uint8_t *buf)
 {
 	uint32_t n = 0;
 
-	for (uint32_t i = 0; i < v->n_index; i++)
-		if (v->index[i] && v->index[i]->self.length)
-			root_put_ref(buf, n++, i, &v->index[i]->self);
+	for (uint32_t i = 0; i < v->map.n_index; i++)
+		if (v->map.index[i].length)
+			root_put_ref(buf, n++, i, &v->map.index[i]);
 	for (uint32_t i = 0; i < v->segments.n_pages; i++)
 		if (v->segments.pages[i]->ref.length)
 			root_put_ref(buf, n++, i, &v->segments.pages[i]->ref);
@@ -650,7 +571,7 @@ static int write_root(struct checkpoint *c)
 	root_begin(buf, v->id, &root);
 	root_fill(v, buf);
 	root_finish(buf, v->id, &root, &ref.sum);
-	checkpoint_out_done(c, &ref, &c->sb.root, NULL);
+	checkpoint_out_done(c, &ref, &c->sb.root, true);
 	checkpoint_out_flush(c);
 	c->state = CHECKPOINT_WAIT_APPENDS;
 	return 0;
@@ -749,8 +670,19 @@ static void checkpoint_end(struct checkpoint *c)
 
 	list_init(&waits);
 	list_splice_tail(&waits, &c->waits);
+	if (!c->written)
+		merge_revert(c);
 	checkpoint_free(c);
 	v->checkpoint = NULL;
+	if (overlay_is_empty(&v->active) && v->n_in_flight == 0) { /* it was not needed after all */
+		uint64_t base = v->active.base;
+
+		overlay_free(&v->active);
+		overlay_init(&v->active, base, 0);
+	}
+	checkpoint_count_overlays(v);
+	checkpoint_next(v->engine);
+	kick_those_without_overlay(v->engine);
 	checkpoint_fail_waiters(&waits, error);
 	views_feed(v);
 	if ((!list_empty(&v->checkpoint_waiters) || !list_empty(&v->cuts)) && !v->checkpoint)

@@ -10,8 +10,6 @@
 #include <errno.h>
 #include <string.h>
 
-#define OUT_LEAVES_MAX 512
-
 static void out_on_append(struct store_io *io);
 
 struct checkpoint *checkpoint_new(struct volume *v)
@@ -22,17 +20,14 @@ struct checkpoint *checkpoint_new(struct volume *v)
 		return NULL;
 	c->volume = v;
 	list_init(&c->waits);
-	list_init(&c->leaf_wait.link);
-	/* Pinned leaves are at most a quarter of the cache. */
-	c->out_leaves_max = (uint32_t)min_u64(OUT_LEAVES_MAX, v->engine->config.n_leaves / 8 + 1);
+	c->leaves = mem_alloc_pages(MERGE_AHEAD * sizeof(c->leaves[0]));
 	for (int i = 0; i < OUT_BUFFERS; i++) {
 		struct map_out *out = &c->outs[i];
 
 		out->checkpoint = c;
-		out->size = MAP_OUT_BYTES;
+		out->size = v->engine->config.map_out_bytes;
 		out->buf = mem_alloc_pages(out->size);
-		out->leaves = mem_calloc(c->out_leaves_max, sizeof(out->leaves[0]));
-		if (!out->buf || !out->leaves) {
+		if (!out->buf || !c->leaves) {
 			checkpoint_free(c);
 			return NULL;
 		}
@@ -40,31 +35,30 @@ struct checkpoint *checkpoint_new(struct volume *v)
 	return c;
 }
 
-/* A leaf that did not get to disk is once more where it was: what is new in it the frozen overlay
- * says, too, and that stays when a checkpoint fails. */
-static void out_unpin(struct map_out *out, bool written)
-{
-	for (uint32_t i = 0; i < out->n_leaves; i++) {
-		struct leaf *leaf = out->leaves[i].leaf;
-		struct index_page *page = map_index_page(leaf->volume, leaf->number);
-
-		leaf->pins--;
-		if (!written)
-			page->refs[leaf->number % INDEX_LEAVES] = out->leaves[i].before;
-	}
-	out->n_leaves = 0;
-}
-
 void checkpoint_free(struct checkpoint *c)
 {
+	CHECK(!c->page);
 	for (int i = 0; i < OUT_BUFFERS; i++) {
 		CHECK(!c->outs[i].busy);
-		out_unpin(&c->outs[i], false);
 		mem_free_pages(c->outs[i].buf, c->outs[i].size);
-		mem_free(c->outs[i].leaves);
 	}
+	mem_free_pages(c->leaves, MERGE_AHEAD * sizeof(c->leaves[0]));
+	mem_free(c->before);
 	mem_free(c->sorted);
 	mem_free(c);
+}
+
+const uint8_t *checkpoint_out_find(const struct volume *v, const struct blob_ref *ref)
+{
+	for (int i = 0; v->checkpoint && i < OUT_BUFFERS; i++) {
+		const struct map_out *out = &v->checkpoint->outs[i];
+
+		if ((out->busy || out == v->checkpoint->out) && out->segment->id == ref->segment &&
+		    ref->offset >= out->offset &&
+		    (uint64_t)ref->offset + ref->length <= (uint64_t)out->offset + out->used)
+			return out->buf + (ref->offset - out->offset);
+	}
+	return NULL;
 }
 
 /* The map stream's head, with room for len bytes; NULL: asleep. */
@@ -119,7 +113,7 @@ uint8_t *checkpoint_out(struct checkpoint *c, size_t len)
 {
 	struct map_out *out = c->out;
 
-	if (out && (out->used + len > out->size - 4096 || out->n_leaves == c->out_leaves_max ||
+	if (out && (out->used + len > out->size - 4096 ||
 		    out->offset + out->used + len + 2 * 4096 > c->volume->store->info.segment_size))
 		checkpoint_out_flush(c);
 	if (!c->out && !out_begin(c, len))
@@ -127,9 +121,9 @@ uint8_t *checkpoint_out(struct checkpoint *c, size_t len)
 	return c->out->buf + c->out->used;
 }
 
-void checkpoint_out_done(struct checkpoint *c, struct blob_ref *ref, struct blob_ref *old,
-			 struct leaf *leaf)
+void checkpoint_out_done(struct checkpoint *c, struct blob_ref *ref, struct blob_ref *old, bool own)
 {
+	struct volume *v = c->volume;
 	struct map_out *out = c->out;
 	uint32_t padded = (uint32_t)round_up(ref->length, BLOB_ALIGN);
 
@@ -138,12 +132,8 @@ void checkpoint_out_done(struct checkpoint *c, struct blob_ref *ref, struct blob
 	memset(out->buf + out->used + ref->length, 0, padded - ref->length);
 	out->used += padded;
 	if (old->length)
-		segments_live(c->volume, old->segment, -(int64_t)old->length);
-	out->segment->live += ref->length;
-	if (leaf) {
-		leaf->pins++;
-		out->leaves[out->n_leaves++] = (struct out_leaf){leaf, *old};
-	}
+		segments_live_map(v, old->segment, -(int64_t)old->length, own);
+	segments_live_map(v, ref->segment, ref->length, own);
 	*old = *ref;
 }
 
@@ -177,9 +167,9 @@ static void out_on_append(struct store_io *io)
 	out->busy = false;
 	out->segment->users--;
 	c->n_appends--;
-	if (io->result < 0)
+	if (io->result < 0) {
 		volume_fail(c->volume, (int)io->result);
-	out_unpin(out, io->result >= 0);
-	if (c->state == CHECKPOINT_WAIT_APPENDS || (!c->loading && !c->turning && !c->wants_space))
-		checkpoint_on_append(c);
+		merge_revert(c); /* at once: nobody may look for what is not there */
+	}
+	checkpoint_kick(c);
 }

@@ -17,10 +17,9 @@
 #define N_READ_IOS 1024
 /* Two edges for each op, a bounce for each read: block_get never fails. */
 #define N_BLOCKS(n_ops)   (2 * (n_ops) + N_READ_IOS)
-#define N_LEAVES          2048 /* 32 MiB: 8 GiB of LBA at once */
-#define N_BLOBS           64
 #define CHECKPOINT_LOG    (512 * MiB)
-#define CHECKPOINT_BLOCKS (128 * 1024)
+#define CHECKPOINT_BLOCKS (1024 * 1024)
+#define MAP_MEMORY        (128 * MiB)
 #define GC_SLACK          (256 * MiB)
 #define CHECKPOINT_IDLE   (5 * NSEC_PER_SEC)
 #define HYDRATE_RETRY     (30 * NSEC_PER_SEC)
@@ -33,8 +32,8 @@ static void engine_defaults(struct engine_config *c)
 		c->n_ops = N_OPS;
 	if (c->n_buffers == 0)
 		c->n_buffers = N_RECORDS;
-	if (c->n_leaves == 0)
-		c->n_leaves = N_LEAVES;
+	if (c->map_memory == 0)
+		c->map_memory = MAP_MEMORY;
 	if (c->checkpoint_log == 0)
 		c->checkpoint_log = CHECKPOINT_LOG;
 	if (c->checkpoint_blocks == 0)
@@ -47,15 +46,39 @@ static void engine_defaults(struct engine_config *c)
 		c->hydrate_retry_ns = HYDRATE_RETRY;
 }
 
+static uint64_t clamp(uint64_t x, uint64_t min, uint64_t max)
+{
+	return max_u64(min, min_u64(x, max));
+}
+
+/* The map's memory: half for pages; of the rest, a quarter for reading and writing them, and what
+ * remains for overlays. */
+static void engine_share(struct engine *e)
+{
+	struct engine_config *c = &e->config;
+
+	if (c->checkpoints_max == 0)
+		c->checkpoints_max = (uint32_t)clamp(c->map_memory / (16 * MiB), 1, 4);
+	c->map_out_bytes = (uint32_t)round_down(
+	    clamp(c->map_memory / 16 / c->checkpoints_max / 2, MAP_OUT_MIN, MAP_OUT_MAX), 4096);
+	c->map_loads =
+	    (uint32_t)clamp(c->map_memory / 16 / BLOB_BUFFER, MAP_LOADS_MIN, MAP_LOADS_MAX);
+	e->overlay_limit = max_u64(c->map_memory / 8 * 3, OVERLAYS_MIN);
+}
+
 static bool engine_pools(struct engine *e)
 {
+	engine_share(e);
 	e->ops = pool_new(sizeof(struct op), e->config.n_ops);
 	e->records = pool_new(sizeof(struct record), e->config.n_buffers);
 	e->read_ios = pool_new(sizeof(struct read_io), N_READ_IOS);
 	e->blocks = pool_new(BLOCK_SIZE, N_BLOCKS(e->config.n_ops));
-	e->leaves = pool_new(sizeof(struct leaf), e->config.n_leaves);
-	e->blobs = pool_new(BLOB_BUFFER, N_BLOBS);
-	return e->ops && e->records && e->read_ios && e->blocks && e->leaves && e->blobs;
+	e->loads = pool_new(sizeof(struct map_load), e->config.map_loads);
+	e->blobs = pool_new(BLOB_BUFFER, e->config.map_loads);
+	e->map_cache = map_cache_new(e->config.map_memory / 2);
+	e->scratch = mem_alloc(sizeof(*e->scratch));
+	return e->ops && e->records && e->read_ios && e->blocks && e->loads && e->blobs &&
+	       e->map_cache && e->scratch;
 }
 
 int engine_new(struct io_loop *loop, struct store *store, const struct engine_config *config,
@@ -74,7 +97,11 @@ int engine_new(struct io_loop *loop, struct store *store, const struct engine_co
 	list_init(&e->kicked);
 	list_init(&e->no_record);
 	list_init(&e->starved);
-	list_init(&e->leaf_lru);
+	list_init(&e->map_loads);
+	list_init(&e->volumes);
+	list_init(&e->openings);
+	list_init(&e->no_overlay);
+	list_init(&e->checkpoint_queue);
 	list_init(&e->leaf_starved);
 	list_init(&e->gc_queue);
 	list_init(&e->resizes);
@@ -101,8 +128,10 @@ void engine_free(struct engine *e)
 	pool_free(e->records);
 	pool_free(e->read_ios);
 	pool_free(e->blocks);
-	pool_free(e->leaves);
+	pool_free(e->loads);
 	pool_free(e->blobs);
+	map_cache_free(e->map_cache);
+	mem_free(e->scratch);
 	mem_free(e);
 }
 

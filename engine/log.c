@@ -48,6 +48,7 @@ struct fill {
 	struct record *rec;
 	bool closed;   /* nothing may follow in this record */
 	uint32_t room; /* bytes left in the segment */
+	uint32_t entries;
 	uint32_t payload;
 	uint32_t alignment;
 };
@@ -65,6 +66,7 @@ struct part {
 	bool alone; /* in its record */
 	uint32_t runs;
 	uint32_t sums;
+	uint32_t entries; /* of the overlay */
 	uint32_t payload; /* bytes */
 };
 
@@ -75,20 +77,24 @@ static void part_size(const struct op *op, struct part *ret_part)
 	case OP_WRITE:
 		ret_part->sums = (uint32_t)min_u64(op->end - op->next, RECORD_BLOCKS_MAX);
 		ret_part->payload = ret_part->sums * BLOCK_SIZE;
+		ret_part->entries = ret_part->sums;
 		return;
 	case OP_ZERO:
+	case OP_TRIM:
 		ret_part->sums = (op->head != NULL) + (op->tail != NULL);
 		ret_part->payload = ret_part->sums * BLOCK_SIZE;
 		ret_part->runs += ret_part->sums;
+		ret_part->entries = RANGE_BLOCKS_MIN + ret_part->sums;
 		return;
 	case OP_MOVE:
 		ret_part->runs = gc_move_size(op->gc, &ret_part->sums);
+		ret_part->entries = ret_part->sums;
 		return;
 	case OP_HYDRATE:
 		ret_part->runs = hydrate_size(op->unit, &ret_part->sums);
 		ret_part->payload = ret_part->sums * BLOCK_SIZE;
+		ret_part->entries = ret_part->sums;
 		return;
-	case OP_TRIM:
 	case OP_RESIZE:
 	case OP_SNAPSHOT:
 	case OP_READ:
@@ -111,7 +117,8 @@ static bool part_fits(const struct fill *f, const struct part *part)
 	uint32_t kept = room_kept(f->volume, part);
 
 	if (f->closed || h->n_runs + part->runs > RECORD_RUNS_MAX ||
-	    h->n_sums + part->sums > RECORD_BLOCKS_MAX)
+	    h->n_sums + part->sums > RECORD_BLOCKS_MAX ||
+	    f->entries + part->entries > RECORD_ENTRIES_MAX)
 		return false;
 	if (part->alone && h->n_runs > 0)
 		return false;
@@ -259,6 +266,7 @@ static void fill_op(struct fill *f, struct op *op, const struct part *part)
 	case OP_STATUS:
 		CHECK(false);
 	}
+	f->entries += part->entries;
 	op->sequence = rec->h.sequence;
 	op->parts++;
 	rec->ops[rec->n_ops++] = op;
@@ -332,7 +340,10 @@ static void record_seal(struct volume *v, struct record *rec, struct fill *f)
 	record_encode(rec->header, h, rec->runs, rec->sums);
 	v->last_sum = h->checksum;
 	v->reserved = h->sequence;
-	v->log_bytes += h->header_length + h->payload_length;
+	checkpoint_count_log(v, h->header_length + h->payload_length);
+	rec->n_entries = log_entries(rec->runs, h->n_runs);
+	CHECK(rec->n_entries <= RECORD_ENTRIES_MAX);
+	v->entries_in_flight += rec->n_entries;
 	v->head->tail += h->header_length + h->payload_length;
 	v->head->newest = h->sequence;
 	v->head->users++;
@@ -361,11 +372,20 @@ static void record_init(struct volume *v, struct record *rec)
 	rec->h.owner_term = v->store->info.owner_term;
 }
 
-int log_reserve_overlay(struct volume *v, struct overlay *o)
+uint32_t log_entries(const struct run *runs, uint32_t n_runs)
 {
-	uint32_t records = v->n_in_flight + 1;
+	uint64_t n = 0;
 
-	return overlay_reserve(o, records * RECORD_ENTRIES_MAX, records * 2);
+	for (uint32_t i = 0; i < n_runs; i++) {
+		uint64_t blocks = runs[i].blocks;
+
+		if (runs[i].type == RUN_ZERO || runs[i].type == RUN_TRIM)
+			n += blocks < RANGE_BLOCKS_MIN ? blocks : 0;
+		else if (runs[i].type == RUN_WRITE || runs[i].type == RUN_MOVE ||
+			 runs[i].type == RUN_HYDRATE)
+			n += blocks;
+	}
+	return (uint32_t)n;
 }
 
 /* NULL: other volumes have them all; this one is kicked when one comes back. */
@@ -390,6 +410,8 @@ static void record_put(struct engine *e, struct record *rec)
 /* False: nothing can be appended now. */
 static bool record_begin(struct volume *v)
 {
+	/* A cut takes the overlay that is too full out of the way. */
+	bool is_cut = list_first(&v->write_queue, struct op, link)->kind == OP_SNAPSHOT;
 	struct record *rec;
 	struct fill f;
 
@@ -397,16 +419,14 @@ static bool record_begin(struct volume *v)
 		log_fail_queued(v, -EIO);
 		return false;
 	}
-	/* A cut takes the overlay that is too full out of the way. */
-	if (checkpoint_must_wait(v) &&
-	    list_first(&v->write_queue, struct op, link)->kind != OP_SNAPSHOT)
+	if ((!is_cut && checkpoint_must_wait(v)) || !checkpoint_make_room(v, is_cut))
 		return false;
 	rec = record_get(v);
 	if (!rec)
 		return false;
 	rec->h.n_runs = 0;
 	rec->h.n_sums = 0;
-	if (!log_head(v, rec) || log_reserve_overlay(v, &v->active) < 0) {
+	if (!log_head(v, rec)) {
 		record_put(v->engine, rec);
 		return false;
 	}
@@ -596,6 +616,7 @@ static void record_end(struct volume *v, struct record *rec, int error)
 {
 	list_remove(&rec->link);
 	v->n_in_flight--;
+	v->entries_in_flight -= rec->n_entries;
 	for (uint32_t i = 0; i < rec->n_ops; i++)
 		op_part_done(rec->ops[i], error);
 	record_put(v->engine, rec);
@@ -721,6 +742,7 @@ void volume_fail(struct volume *v, int error)
 {
 	if (!v->failed)
 		v->failed = error;
+	checkpoint_leave(v);
 	v->stats.health = VOLUME_FAILED;
 	v->hold = 0;
 	v->released = true;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Where each block is: the active overlay, else the frozen one, else the leaf. Index pages stay in
- * memory while the volume is open. Leaves are loaded when asked for and kept in a cache that all
- * volumes of the loop share; a leaf in memory is always as clean as its reference says, so that any
- * may go that nobody pins.
+ * Where each block is: the active overlay, else the frozen one, else the leaf. Of the tree on disk
+ * only the references to index pages are always in memory (32 KiB a TiB); index pages and leaves
+ * are loaded when they are asked for, into a cache that all volumes of the loop share
+ * (map_cache.c).
  */
 #include "base/check.h"
 #include "base/util.h"
@@ -12,11 +12,19 @@
 #include <errno.h>
 #include <string.h>
 
-static void leaf_read(struct leaf *leaf, struct leaf_wait *wait);
-static void leaf_on_read(struct store_io *io);
-static void leaf_wake(struct leaf *leaf, int error);
+static void load_start(struct map *m, enum map_page_kind kind, uint64_t number,
+		       const struct blob_ref *ref, struct leaf_wait *wait);
+static void load_read(struct map_load *load);
+static void load_on_read(struct store_io *io);
+static void load_on_turn(struct io_op *op);
+static void load_end(struct map_load *load, const uint8_t *blob, int error);
 
-/* ---- Index pages --------------------------------------------------------------------------------
+static struct map_cache *cache_of(const struct map *m)
+{
+	return m->volume->engine->map_cache;
+}
+
+/* ---- The table of index pages -------------------------------------------------------------------
  */
 
 static uint32_t index_pages_for(uint64_t size)
@@ -31,257 +39,369 @@ int map_init(struct volume *v, uint64_t size)
 	return map_resize(v, size);
 }
 
+/* What was never written of a large volume costs no memory: pages of zeroes are not touched. */
 int map_resize(struct volume *v, uint64_t size)
 {
+	struct map *m = &v->map;
 	uint32_t n = index_pages_for(size);
-	struct index_page **index;
+	struct blob_ref *index;
 
-	if (n <= v->n_index)
+	if (n <= m->n_index)
 		return 0;
-	index = mem_realloc(v->index, n * sizeof(index[0]));
+	index = mem_alloc_pages(n * sizeof(index[0]));
 	if (!index)
 		return -ENOMEM;
-	memset(&index[v->n_index], 0, (n - v->n_index) * sizeof(index[0]));
-	v->index = index;
-	v->n_index = n;
+	for (uint32_t i = 0; i < m->n_index; i++)
+		if (m->index[i].length)
+			index[i] = m->index[i];
+	mem_free_pages(m->index, m->n_index * sizeof(index[0]));
+	m->index = index;
+	m->n_index = n;
 	return 0;
 }
 
 void map_free(struct volume *v)
 {
-	for (uint32_t i = 0; i < v->n_index; i++) {
-		if (!v->index[i])
-			continue;
-		for (int j = 0; j < INDEX_LEAVES; j++)
-			if (v->index[i]->leaves[j])
-				leaf_drop(v->index[i]->leaves[j]);
-		mem_free(v->index[i]);
-	}
-	mem_free(v->index);
-	v->index = NULL;
-	v->n_index = 0;
-}
+	struct map *m = &v->map;
 
-struct index_page *map_index_page(struct volume *v, uint64_t leaf_number)
-{
-	uint64_t page = leaf_number / INDEX_LEAVES;
-
-	return page < v->n_index ? v->index[page] : NULL;
-}
-
-struct index_page *map_index_page_make(struct volume *v, uint64_t leaf_number)
-{
-	uint64_t page = leaf_number / INDEX_LEAVES;
-
-	CHECK(page < v->n_index);
-	if (!v->index[page])
-		v->index[page] = mem_alloc(sizeof(struct index_page));
-	return v->index[page];
+	map_cache_drop_all(v->engine->map_cache, &m->pages);
+	mem_free_pages(m->index, m->n_index * sizeof(m->index[0]));
+	m->index = NULL;
+	m->n_index = 0;
 }
 
 /* ---- Looking up ---------------------------------------------------------------------------------
  */
 
+int map_index(struct map *m, uint64_t number, struct map_page **ret_index)
+{
+	*ret_index = NULL;
+	if (number >= m->n_index || m->index[number].length == 0)
+		return 0;
+	*ret_index = map_cache_find(cache_of(m), m, MAP_INDEX, number);
+	return *ret_index ? 0 : -EAGAIN;
+}
+
+int map_leaf(struct map *m, uint64_t number, struct map_page **ret_leaf)
+{
+	uint64_t page = number / INDEX_LEAVES;
+	struct map_page *index;
+
+	*ret_leaf = NULL;
+	if (page >= m->n_index || m->index[page].length == 0)
+		return 0;
+	*ret_leaf = map_cache_find(cache_of(m), m, MAP_LEAF, number);
+	if (*ret_leaf)
+		return 0;
+	index = map_cache_find(cache_of(m), m, MAP_INDEX, page);
+	if (index && map_index_ref(cache_of(m), index, number % INDEX_LEAVES)->length == 0)
+		return 0;
+	return -EAGAIN;
+}
+
+int map_lookup(struct map *m, uint64_t lba, struct entry *ret_entry)
+{
+	struct map_page *leaf;
+	int r = map_leaf(m, lba / LEAF_BLOCKS, &leaf);
+
+	if (r < 0)
+		return r;
+	if (leaf)
+		map_leaf_entry(cache_of(m), leaf, lba % LEAF_BLOCKS, ret_entry);
+	else
+		memset(ret_entry, 0, sizeof(*ret_entry));
+	return 0;
+}
+
 int map_get(struct volume *v, uint64_t lba, struct entry *ret_entry)
 {
-	struct index_page *page;
-	struct leaf *leaf;
-	uint64_t number = lba / LEAF_BLOCKS;
-
 	if (!overlay_is_empty(&v->active) && overlay_get(&v->active, lba, ret_entry))
 		return 0;
 	if (!list_empty(&v->cuts) && cut_overlay_get(v, lba, ret_entry))
 		return 0;
 	if (!overlay_is_empty(&v->frozen) && overlay_get(&v->frozen, lba, ret_entry))
 		return 0;
-	page = map_index_page(v, number);
-	if (!page || page->refs[number % INDEX_LEAVES].length == 0) {
-		memset(ret_entry, 0, sizeof(*ret_entry));
+	return map_lookup(&v->map, lba, ret_entry);
+}
+
+/* Clips *n to what the overlay says the same of. 1: it says what lba is; 0: nothing; -EAGAIN: only
+ * a look at each block can tell. */
+static int overlay_run(const struct overlay *o, uint64_t lba, uint64_t *n, struct entry *ret_entry)
+{
+	const struct overlay_range *range = overlay_range_at(o, lba);
+	uint64_t quiet = overlay_quiet(o, lba, *n);
+
+	if (quiet == 0)
+		return -EAGAIN;
+	*n = quiet;
+	if (range) {
+		*n = min_u64(*n, range->end - lba);
+		*ret_entry = (struct entry){.state = range->state & 0xff};
+		return 1;
+	}
+	*n = overlay_next_range(o, lba, lba + *n) - lba;
+	return 0;
+}
+
+static int map_run(struct volume *v, uint64_t lba, uint64_t *n, struct entry *ret_entry)
+{
+	uint64_t page = lba / LEAF_BLOCKS / INDEX_LEAVES;
+	uint64_t unit = LEAF_BLOCKS;
+	struct map_page *leaf;
+	int r = map_leaf(&v->map, lba / LEAF_BLOCKS, &leaf);
+
+	if (r < 0)
+		return r;
+	if (leaf) {
+		*n = 1;
+		map_leaf_entry(v->engine->map_cache, leaf, lba % LEAF_BLOCKS, ret_entry);
 		return 0;
 	}
-	leaf = leaf_resident(v, number);
-	if (!leaf)
-		return -EAGAIN;
-	*ret_entry = leaf->content.entries[lba % LEAF_BLOCKS];
+	if (page >= v->map.n_index || v->map.index[page].length == 0)
+		unit *= INDEX_LEAVES;
+	memset(ret_entry, 0, sizeof(*ret_entry));
+	*n = min_u64(*n, round_down(lba, unit) + unit - lba);
 	return 0;
 }
 
 int map_get_run(struct volume *v, uint64_t lba, uint64_t n, struct entry *ret_entry,
 		uint64_t *ret_n)
 {
-	uint64_t number = lba / LEAF_BLOCKS;
-	struct index_page *page = map_index_page(v, number);
-	uint64_t unit = page ? LEAF_BLOCKS : LEAF_BLOCKS * INDEX_LEAVES;
+	int r = overlay_run(&v->active, lba, &n, ret_entry);
 
 	*ret_n = 1;
-	if (!overlay_is_empty(&v->active) || !overlay_is_empty(&v->frozen) ||
-	    !list_empty(&v->cuts))
+	if (r == 0 && !list_empty(&v->cuts))
+		r = -EAGAIN;
+	if (r == 0)
+		r = overlay_run(&v->frozen, lba, &n, ret_entry);
+	if (r == -EAGAIN)
 		return map_get(v, lba, ret_entry);
-	if (page && page->refs[number % INDEX_LEAVES].length != 0)
-		return map_get(v, lba, ret_entry);
-	memset(ret_entry, 0, sizeof(*ret_entry));
-	*ret_n = min_u64(n, round_down(lba, unit) + unit - lba);
-	return 0;
+	if (r == 0)
+		r = map_run(v, lba, &n, ret_entry);
+	if (r >= 0)
+		*ret_n = n;
+	return r < 0 ? r : 0;
 }
 
-/* ---- Leaves -------------------------------------------------------------------------------------
+/* ---- Loading ------------------------------------------------------------------------------------
  */
 
-struct leaf *leaf_resident(struct volume *v, uint64_t number)
+void map_load(struct map *m, uint64_t number, struct leaf_wait *wait)
 {
-	struct index_page *page = map_index_page(v, number);
-	struct leaf *leaf = page ? page->leaves[number % INDEX_LEAVES] : NULL;
+	uint64_t page = number / INDEX_LEAVES;
+	struct map_page *index = map_cache_find(cache_of(m), m, MAP_INDEX, page);
 
-	if (!leaf || leaf->state != LEAF_READY)
-		return NULL;
-	list_remove(&leaf->lru);
-	list_add_tail(&v->engine->leaf_lru, &leaf->lru);
-	return leaf;
-}
-
-void leaf_drop(struct leaf *leaf)
-{
-	struct volume *v = leaf->volume;
-	struct index_page *page = map_index_page(v, leaf->number);
-
-	CHECK(leaf->pins == 0);
-	CHECK(list_empty(&leaf->waiters));
-	page->leaves[leaf->number % INDEX_LEAVES] = NULL;
-	list_remove(&leaf->lru);
-	pool_put(v->engine->leaves, leaf);
-}
-
-/* A leaf's memory: a free one, or that of the clean leaf that was not asked for the longest. */
-static struct leaf *leaf_get(struct engine *e)
-{
-	struct leaf *leaf = pool_get(e->leaves);
-
-	if (leaf)
-		return leaf;
-	list_for_each (&e->leaf_lru, node) {
-		struct leaf *old = list_entry(node, struct leaf, lru);
-
-		if (old->pins > 0 || old->state != LEAF_READY)
-			continue;
-		leaf_drop(old);
-		return pool_get(e->leaves);
-	}
-	return NULL;
-}
-
-static void leaf_init(struct leaf *leaf, struct volume *v, uint64_t number, enum leaf_state state)
-{
-	leaf->volume = v;
-	leaf->number = number;
-	leaf->state = state;
-	leaf->pins = 0;
-	leaf->buffer = NULL;
-	list_init(&leaf->waiters);
-	list_add_tail(&v->engine->leaf_lru, &leaf->lru);
-	map_index_page(v, number)->leaves[number % INDEX_LEAVES] = leaf;
-}
-
-struct leaf *leaf_make(struct volume *v, uint64_t number)
-{
-	struct leaf *leaf = leaf_get(v->engine);
-
-	if (!leaf)
-		return NULL;
-	leaf_init(leaf, v, number, LEAF_READY);
-	memset(&leaf->content, 0, sizeof(leaf->content));
-	leaf->pins = 1;
-	return leaf;
+	wait->map = m;
+	wait->number = number;
+	if (index)
+		load_start(m, MAP_LEAF, number,
+			   map_index_ref(cache_of(m), index, number % INDEX_LEAVES), wait);
+	else
+		load_start(m, MAP_INDEX, page, &m->index[page], wait);
 }
 
 void leaf_load(struct volume *v, uint64_t number, struct leaf_wait *wait)
 {
-	struct index_page *page = map_index_page(v, number);
-	struct leaf *leaf = page->leaves[number % INDEX_LEAVES];
-	uint8_t *buffer;
-
-	wait->volume = v;
-	wait->number = number;
-	if (leaf) {
-		CHECK(leaf->state == LEAF_LOADING);
-		list_add_tail(&leaf->waiters, &wait->link);
-		return;
-	}
-	buffer = pool_get(v->engine->blobs);
-	leaf = buffer ? leaf_get(v->engine) : NULL;
-	if (!leaf) {
-		if (buffer)
-			pool_put(v->engine->blobs, buffer);
-		list_add_tail(&v->engine->leaf_starved, &wait->link);
-		return;
-	}
-	leaf_init(leaf, v, number, LEAF_LOADING);
-	leaf->buffer = buffer;
-	leaf_read(leaf, wait);
+	map_load(&v->map, number, wait);
 }
 
-static void leaf_read(struct leaf *leaf, struct leaf_wait *wait)
+static struct map_load *load_find(struct map *m, enum map_page_kind kind, uint64_t number)
 {
-	struct volume *v = leaf->volume;
-	struct blob_ref *ref = &map_index_page(v, leaf->number)->refs[leaf->number % INDEX_LEAVES];
+	list_for_each (&m->volume->engine->map_loads, node) {
+		struct map_load *load = list_entry(node, struct map_load, link);
+
+		if (load->map == m && load->kind == kind && load->number == number && !load->stale)
+			return load;
+	}
+	return NULL;
+}
+
+static void load_start(struct map *m, enum map_page_kind kind, uint64_t number,
+		       const struct blob_ref *ref, struct leaf_wait *wait)
+{
+	struct engine *e = m->volume->engine;
+	struct map_load *load = load_find(m, kind, number);
+
+	if (load) {
+		list_add_tail(&load->waiters, &wait->link);
+		return;
+	}
+	load = pool_get(e->loads);
+	if (!load) {
+		list_add_tail(&e->leaf_starved, &wait->link);
+		return;
+	}
+	CHECK(ref->length > 0);
+	load->buffer = pool_get(e->blobs);
+	CHECK(load->buffer); /* there are as many */
+	load->map = m;
+	load->kind = (uint8_t)kind;
+	load->number = (uint32_t)number;
+	load->stale = false;
+	load->ref = *ref;
+	list_init(&load->link);
+	list_add_tail(&e->map_loads, &load->link);
+	list_init(&load->waiters);
+	list_add_tail(&load->waiters, &wait->link);
+	load_read(load);
+}
+
+/* Whether the reference can lead to a blob; its parent's checksum was right, but it came from a
+ * disk all the same. */
+static bool ref_is_possible(const struct volume *v, const struct map_load *load)
+{
+	const struct segment *seg = segments_find(v, load->ref.segment);
+	uint32_t most = load->kind == MAP_LEAF ? LEAF_BYTES_MAX : INDEX_BYTES_MAX;
+
+	return seg && seg->stream == STORE_STREAM_MAP && load->ref.length <= most &&
+	       (uint64_t)load->ref.offset + load->ref.length <= v->store->info.segment_size;
+}
+
+static void load_read(struct map_load *load)
+{
+	struct volume *v = load->map->volume;
+	const struct blob_ref *ref = &load->ref;
 	uint32_t alignment = v->store->info.alignment;
 	uint32_t from = (uint32_t)round_down(ref->offset, alignment);
-	uint32_t to = (uint32_t)round_up(ref->offset + ref->length, alignment);
+	uint32_t to = (uint32_t)round_up((uint64_t)ref->offset + ref->length, alignment);
 
-	list_add_tail(&leaf->waiters, &wait->link);
-	leaf->skip = ref->offset - from;
-	leaf->segment = segments_find(v, ref->segment);
-	CHECK(leaf->segment); /* recovery looked at every reference */
-	leaf->segment->users++;
-	leaf->io.done = leaf_on_read;
-	store_read(v->store, v->loop, &leaf->io, ref->segment, from, leaf->buffer, to - from);
+	if (!ref_is_possible(v, load) || checkpoint_out_find(v, ref)) {
+		load->turn.done = load_on_turn;
+		io_defer(v->loop, &load->turn, 0);
+		return;
+	}
+	load->skip = ref->offset - from;
+	load->segment = segments_find(v, ref->segment);
+	load->segment->users++;
+	load->io.done = load_on_read;
+	v->stats.map_reads++;
+	store_read(v->store, v->loop, &load->io, ref->segment, from, load->buffer, to - from);
 }
 
-static void leaf_on_read(struct store_io *io)
+/* It need not be read, or can't be; or meanwhile it must be: then what was on its way is on disk
+ * now. */
+static void load_on_turn(struct io_op *op)
 {
-	struct leaf *leaf = container_of(io, struct leaf, io);
-	struct volume *v = leaf->volume;
-	struct blob_ref *ref = &map_index_page(v, leaf->number)->refs[leaf->number % INDEX_LEAVES];
-	int r = io->result < 0 ? -EIO : 0;
+	struct map_load *load = container_of(op, struct map_load, turn);
+	struct volume *v = load->map->volume;
+	const uint8_t *blob = checkpoint_out_find(v, &load->ref);
 
-	leaf->segment->users--;
-	/* A checkpoint never writes a leaf that is being loaded, so the reference is still the one
-	 * we read. */
-	if (r == 0 && leaf_decode(leaf->buffer + leaf->skip, ref->length, v->id, leaf->number,
-				  ref->sum, &leaf->content) < 0)
-		r = -EIO;
-	pool_put(v->engine->blobs, leaf->buffer);
-	leaf->buffer = NULL;
-	leaf->state = LEAF_READY;
-	leaf_wake(leaf, r);
+	if (blob)
+		load_end(load, blob, 0);
+	else if (ref_is_possible(v, load))
+		load_read(load);
+	else
+		load_end(load, NULL, -EIO);
 }
 
-static void leaf_wake(struct leaf *leaf, int error)
+static void load_on_read(struct store_io *io)
 {
-	struct volume *v = leaf->volume;
+	struct map_load *load = container_of(io, struct map_load, io);
+
+	load->segment->users--;
+	load_end(load, load->buffer + load->skip, io->result < 0 ? -EIO : 0);
+}
+
+static int load_decode(const struct map_load *load, const uint8_t *blob)
+{
+	struct volume *v = load->map->volume;
+	struct map_scratch *scratch = v->engine->scratch;
+	const struct blob_ref *ref = &load->ref;
+	int r = load->kind == MAP_LEAF
+		    ? leaf_decode(blob, ref->length, v->id, load->number, ref->sum, &scratch->leaf)
+		    : index_decode(blob, ref->length, v->id, load->number, ref->sum, scratch->refs);
+
+	return r < 0 ? -EIO : 0;
+}
+
+static void load_failed(const struct map_load *load)
+{
+	struct volume *v = load->map->volume;
+	struct engine_config *config = &v->engine->config;
+	bool is_leaf = load->kind == MAP_LEAF;
+	uint64_t blocks = is_leaf ? LEAF_BLOCKS : LEAF_BLOCKS * INDEX_LEAVES;
+
+	v->stats.bad_reads++;
+	if (v->stats.health == VOLUME_OK)
+		v->stats.health = VOLUME_IMPAIRED;
+	if (config->bad_block)
+		config->bad_block(config->bad_block_arg, v->id, load->number * blocks,
+				  is_leaf ? "its map leaf can't be read"
+					  : "its map's index page can't be read");
+}
+
+static bool only_taken(const struct map_load *load)
+{
+	list_for_each (&load->waiters, node)
+		if (!list_entry(node, struct leaf_wait, link)->take)
+			return false;
+	return true;
+}
+
+static struct map_page *load_put(const struct map_load *load)
+{
+	struct map *m = load->map;
+	struct map_scratch *scratch = m->volume->engine->scratch;
+
+	if (load->kind == MAP_INDEX)
+		return map_cache_put_index(cache_of(m), m, &m->pages, load->number, scratch->refs);
+	return map_cache_put_leaf(cache_of(m), m, &m->pages, load->number, &scratch->leaf);
+}
+
+static void wait_end(struct engine *e, struct leaf_wait *wait, bool there, int error)
+{
+	if (wait->take)
+		wait->take(wait, &e->scratch->leaf, error);
+	else if (there || error)
+		wait->wake(wait, error);
+	else /* all that is in the cache is pinned */
+		list_add_tail(&e->leaf_starved, &wait->link);
+}
+
+static void load_end(struct map_load *load, const uint8_t *blob, int error)
+{
+	struct engine *e = load->map->volume->engine;
+	struct map_page *page = NULL;
+	bool stale = load->stale;
 	struct list now;
 
 	list_init(&now);
-	list_splice_tail(&now, &leaf->waiters);
-	if (error) {
-		struct engine_config *config = &v->engine->config;
-
-		v->stats.bad_reads++;
-		if (v->stats.health == VOLUME_OK)
-			v->stats.health = VOLUME_IMPAIRED;
-		if (config->bad_block)
-			config->bad_block(config->bad_block_arg, v->id, leaf->number * LEAF_BLOCKS,
-					  "its map leaf can't be read");
-		leaf_drop(leaf);
-	} else {
-		leaf->pins++;
-	}
-	for (struct list *node; (node = list_pop(&now));) {
-		struct leaf_wait *wait = list_entry(node, struct leaf_wait, link);
-
-		wait->wake(wait, error);
-	}
 	if (!error)
-		leaf->pins--;
+		error = load_decode(load, blob);
+	if (error && !stale)
+		load_failed(load);
+	if (!error && !stale && !only_taken(load))
+		page = load_put(load);
+	list_splice_tail(&now, &load->waiters);
+	list_remove(&load->link);
+	pool_put(e->blobs, load->buffer);
+	pool_put(e->loads, load);
+	if (page)
+		page->pins++;
+	for (struct list *node; (node = list_pop(&now));)
+		wait_end(e, list_entry(node, struct leaf_wait, link), page || stale,
+			 stale ? 0 : error);
+	if (page)
+		page->pins--;
+}
+
+void map_leaf_changed(struct map *m, uint64_t number)
+{
+	struct map_load *load = load_find(m, MAP_LEAF, number);
+
+	if (load)
+		load->stale = true;
+}
+
+void map_forget(struct map *m)
+{
+	list_for_each (&m->volume->engine->map_loads, node) {
+		struct map_load *load = list_entry(node, struct map_load, link);
+
+		if (load->map == m)
+			load->stale = true;
+	}
+	map_cache_drop_all(cache_of(m), &m->pages);
 }
 
 void leaf_feed_starved(struct engine *e)
@@ -292,10 +412,13 @@ void leaf_feed_starved(struct engine *e)
 	list_splice_tail(&now, &e->leaf_starved);
 	for (struct list *node; (node = list_pop(&now));) {
 		struct leaf_wait *wait = list_entry(node, struct leaf_wait, link);
+		struct map_page *leaf;
 
-		if (leaf_resident(wait->volume, wait->number))
+		if (wait->take && wait->map->volume->failed)
+			wait->take(wait, &e->scratch->leaf, -EIO);
+		else if (!wait->take && map_leaf(wait->map, wait->number, &leaf) == 0)
 			wait->wake(wait, 0);
 		else
-			leaf_load(wait->volume, wait->number, wait);
+			map_load(wait->map, wait->number, wait);
 	}
 }

@@ -21,6 +21,7 @@ int overlay_init(struct overlay *o, uint64_t base, uint32_t n_blocks)
 void overlay_free(struct overlay *o)
 {
 	mem_free_pages(o->blocks, (size_t)o->n_slots * sizeof(o->blocks[0]));
+	mem_free(o->touched);
 	mem_free(o->ranges);
 	memset(o, 0, sizeof(*o));
 }
@@ -36,29 +37,100 @@ static struct overlay_block *overlay_slot(const struct overlay *o, uint64_t lba)
 	return &o->blocks[i];
 }
 
+/* ---- What was touched ---------------------------------------------------------------------------
+ */
+
+enum { TOUCHED_LEAF, TOUCHED_INDEX };
+
+static const uint64_t touched_blocks[] = {LEAF_BLOCKS, LEAF_BLOCKS *INDEX_LEAVES};
+
+static uint32_t touched_bit(const struct overlay *o, uint64_t lba, int what)
+{
+	uint64_t key = lba / touched_blocks[what] * 2 + (uint64_t)what;
+
+	return (uint32_t)hash_u64(key) & (o->n_slots - 1);
+}
+
+static bool was_touched(const struct overlay *o, uint64_t lba, int what)
+{
+	uint32_t bit = touched_bit(o, lba, what);
+
+	return o->touched[bit / 64] >> (bit % 64) & 1;
+}
+
+static void touch(struct overlay *o, uint64_t lba)
+{
+	for (int what = TOUCHED_LEAF; what <= TOUCHED_INDEX; what++) {
+		uint32_t bit = touched_bit(o, lba, what);
+
+		o->touched[bit / 64] |= UINT64_C(1) << (bit % 64);
+	}
+}
+
+uint64_t overlay_quiet(const struct overlay *o, uint64_t lba, uint64_t n)
+{
+	if (o->n_blocks == 0)
+		return n;
+	for (int what = TOUCHED_INDEX; what >= TOUCHED_LEAF; what--) {
+		uint64_t unit = touched_blocks[what];
+
+		if (!was_touched(o, lba, what))
+			return min_u64(n, round_down(lba, unit) + unit - lba);
+	}
+	return 0;
+}
+
+/* ---- Blocks -------------------------------------------------------------------------------------
+ */
+
 static int overlay_grow(struct overlay *o, uint32_t n_slots)
 {
 	struct overlay old = *o;
 
 	o->blocks = mem_alloc_pages((size_t)n_slots * sizeof(o->blocks[0]));
-	if (!o->blocks) {
+	o->touched = mem_calloc(n_slots / 64, sizeof(o->touched[0]));
+	if (!o->blocks || !o->touched) {
+		mem_free_pages(o->blocks, (size_t)n_slots * sizeof(o->blocks[0]));
+		mem_free(o->touched);
 		o->blocks = old.blocks;
+		o->touched = old.touched;
 		return -ENOMEM;
 	}
 	o->n_slots = n_slots;
-	for (uint32_t i = 0; i < old.n_slots; i++)
-		if (old.blocks[i].lba != 0)
-			*overlay_slot(o, overlay_lba(&old.blocks[i])) = old.blocks[i];
+	for (uint32_t i = 0; i < old.n_slots; i++) {
+		if (old.blocks[i].lba == 0)
+			continue;
+		*overlay_slot(o, overlay_lba(&old.blocks[i])) = old.blocks[i];
+		touch(o, overlay_lba(&old.blocks[i]));
+	}
+	mem_free(old.touched);
 	mem_free_pages(old.blocks, (size_t)old.n_slots * sizeof(old.blocks[0]));
 	return 0;
 }
 
-int overlay_reserve(struct overlay *o, uint32_t n_blocks, uint32_t n_ranges)
+static uint64_t slots_for(const struct overlay *o, uint32_t n_blocks)
 {
 	uint64_t slots = o->n_slots ? o->n_slots : SLOTS_MIN;
 
 	while (slots / 3 * 2 < (uint64_t)o->n_blocks + n_blocks)
 		slots *= 2;
+	return slots;
+}
+
+uint64_t overlay_bytes(const struct overlay *o)
+{
+	return o->n_slots * sizeof(o->blocks[0]) + o->ranges_room * sizeof(o->ranges[0]);
+}
+
+uint64_t overlay_growth(const struct overlay *o, uint32_t n_blocks)
+{
+	return (slots_for(o, n_blocks) - o->n_slots) * sizeof(o->blocks[0]);
+}
+
+int overlay_reserve(struct overlay *o, uint32_t n_blocks, uint32_t n_ranges)
+{
+	uint64_t slots = slots_for(o, n_blocks);
+
 	if (slots != o->n_slots && overlay_grow(o, (uint32_t)slots) < 0)
 		return -ENOMEM;
 	if (o->n_ranges + n_ranges > o->ranges_room) {
@@ -101,6 +173,7 @@ void overlay_put(struct overlay *o, uint64_t lba, const struct entry *e, uint64_
 		entry_of(b, ret_old);
 	} else {
 		o->n_blocks++;
+		touch(o, lba);
 		CHECK(o->n_blocks < o->n_slots);
 	}
 	b->lba = (lba + 1) & ((UINT64_C(1) << 48) - 1);
@@ -212,68 +285,49 @@ uint64_t overlay_next_range(const struct overlay *o, uint64_t lba, uint64_t end)
 	return max_u64(o->ranges[i].first, lba);
 }
 
-/* ---- Sorting: radix, 16 bits a pass over (lba, slot) pairs --------------------------------------
+/* ---- Sorting: radix, 12 bits a pass over slot numbers -------------------------------------------
  */
 
-struct sort_key {
-	uint64_t lba;
-	uint32_t slot;
-};
+#define RADIX_BITS 12
+#define RADIX      (1u << RADIX_BITS)
+#define PASSES     3
+_Static_assert((VOLUME_SIZE_MAX / BLOCK_SIZE) >> (RADIX_BITS * PASSES) == 0, "all bits count");
 
-#define RADIX 65536
-
-static void radix_pass(const struct sort_key *from, struct sort_key *to, uint32_t n, unsigned shift,
-		       uint32_t *count)
+static void radix_pass(const struct overlay *o, const uint32_t *from, uint32_t *to, unsigned shift)
 {
+	uint32_t count[RADIX] = {0};
 	uint32_t at = 0;
 
-	memset(count, 0, RADIX * sizeof(count[0]));
-	for (uint32_t i = 0; i < n; i++)
-		count[(from[i].lba >> shift) & (RADIX - 1)]++;
+	for (uint32_t i = 0; i < o->n_blocks; i++)
+		count[(overlay_lba(&o->blocks[from[i]]) >> shift) & (RADIX - 1)]++;
 	for (uint32_t i = 0; i < RADIX; i++) {
 		uint32_t here = count[i];
 
 		count[i] = at;
 		at += here;
 	}
-	for (uint32_t i = 0; i < n; i++)
-		to[count[(from[i].lba >> shift) & (RADIX - 1)]++] = from[i];
-}
-
-static void radix_sort(struct sort_key *keys, struct sort_key *spare, uint32_t n, uint32_t *count)
-{
-	/* 48 bits of lba are three passes; an even number would bring the result home, so copy it.
-	 */
-	radix_pass(keys, spare, n, 0, count);
-	radix_pass(spare, keys, n, 16, count);
-	radix_pass(keys, spare, n, 32, count);
-	memcpy(keys, spare, n * sizeof(keys[0]));
+	for (uint32_t i = 0; i < o->n_blocks; i++)
+		to[count[(overlay_lba(&o->blocks[from[i]]) >> shift) & (RADIX - 1)]++] = from[i];
 }
 
 uint32_t *overlay_sort(const struct overlay *o)
 {
-	uint32_t n = o->n_blocks;
-	struct sort_key *keys = mem_calloc((size_t)n * 2 + 1, sizeof(*keys));
-	uint32_t *count = mem_calloc(RADIX, sizeof(*count));
-	uint32_t *slots = mem_calloc((size_t)n + 1, sizeof(*slots));
+	uint32_t *slots = mem_calloc((size_t)o->n_blocks + 1, sizeof(*slots));
+	uint32_t *spare = mem_calloc((size_t)o->n_blocks + 1, sizeof(*spare));
 	uint32_t used = 0;
 
-	if (keys && count && slots) {
-		for (uint32_t i = 0; i < o->n_slots; i++) {
-			if (o->blocks[i].lba == 0)
-				continue;
-			keys[used].lba = overlay_lba(&o->blocks[i]);
-			keys[used++].slot = i;
-		}
-		CHECK(used == n);
-		radix_sort(keys, keys + n, n, count);
-		for (uint32_t i = 0; i < n; i++)
-			slots[i] = keys[i].slot;
-	} else {
+	if (!slots || !spare) {
 		mem_free(slots);
-		slots = NULL;
+		mem_free(spare);
+		return NULL;
 	}
-	mem_free(keys);
-	mem_free(count);
+	for (uint32_t i = 0; i < o->n_slots; i++)
+		if (o->blocks[i].lba != 0)
+			spare[used++] = i;
+	CHECK(used == o->n_blocks);
+	radix_pass(o, spare, slots, 0);
+	radix_pass(o, slots, spare, RADIX_BITS);
+	radix_pass(o, spare, slots, 2 * RADIX_BITS);
+	mem_free(spare);
 	return slots;
 }

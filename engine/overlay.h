@@ -32,6 +32,8 @@ struct overlay_range {
 
 struct overlay {
 	struct overlay_block *blocks;
+	uint64_t
+	    *touched; /* a bit for each slot, by hash of leaf and index page: see overlay_quiet */
 	uint32_t n_slots; /* a power of two, 0 before the first change */
 	uint32_t n_blocks;
 	struct overlay_range *ranges; /* disjoint, sorted */
@@ -48,6 +50,9 @@ void overlay_free(struct overlay *o);
 /* Makes room for so many more blocks, and more ranges (putting one into the middle of another makes
  * two). 0 or -ENOMEM. Called ahead of publishing, so that publishing can't fail. */
 int overlay_reserve(struct overlay *o, uint32_t n_blocks, uint32_t n_ranges);
+/* Bytes that it takes, and how many more it would take with room for so many more blocks. */
+uint64_t overlay_bytes(const struct overlay *o);
+uint64_t overlay_growth(const struct overlay *o, uint32_t n_blocks);
 
 /* Puts a block's entry; *ret_old is what this overlay held for it before (state INHERIT: nothing).
  */
@@ -64,6 +69,10 @@ bool overlay_get(const struct overlay *o, uint64_t lba, struct entry *ret_entry)
 /* The first block at or after `lba`, before `end`, of which a range says something; else `end`. For
  * skipping. */
 uint64_t overlay_next_range(const struct overlay *o, uint64_t lba, uint64_t end);
+/* How many blocks from lba on, at most n, surely have no entry, without a look at each: to the end
+ * of the leaf, or of the index page. 0: that one, or another of its leaf, may have one. Ranges do
+ * not count. */
+uint64_t overlay_quiet(const struct overlay *o, uint64_t lba, uint64_t n);
 /* The range that covers lba, or NULL. */
 const struct overlay_range *overlay_range_at(const struct overlay *o, uint64_t lba);
 

@@ -16,8 +16,10 @@
 #include <string.h>
 
 /* Unfinished incarnations after which open does not end before a checkpoint. */
-#define ENDED_HIGH (SUPERBLOCK_ENDED / 2)
+#define ENDED_HIGH   (SUPERBLOCK_ENDED / 2)
+#define OPENINGS_MAX 4 /* at a time, of a loop */
 
+static void opening_begin(struct opening *o);
 static void opening_step(struct opening *o);
 static void on_superblock(struct store_ctl *ctl);
 static void on_sync(struct store_io *io);
@@ -35,11 +37,25 @@ void volume_open(struct volume_op *op)
 	op->err.code = 0;
 	op->volume = NULL;
 	v->read_only = op->read_only;
+	v->opening = true;
 	v->object.loop = v->loop;
 	v->object.volume = v->id;
 	v->object.done = on_superblock;
 	v->close_op = (struct volume_op *)(void *)o; /* the way back for callbacks until the end */
 	o->state = OPENING_SUPERBLOCK;
+	list_init(&o->queue);
+	if (op->engine->n_openings < OPENINGS_MAX)
+		opening_begin(o);
+	else
+		list_add_tail(&op->engine->openings, &o->queue);
+}
+
+/* A few at a time are as fast as many, and need less memory. */
+static void opening_begin(struct opening *o)
+{
+	struct volume *v = o->volume;
+
+	v->engine->n_openings++;
 	v->store->ops->object_get(v->store, &v->object);
 }
 
@@ -76,8 +92,7 @@ static int superblock_take(struct opening *o, struct store_ctl *ctl)
 	if (!(v->sb.flags & SUPERBLOCK_DELETED) != !o->op->deleted)
 		return open_error(o, -ENOENT,
 				  o->op->deleted ? "it is not deleted" : "it is deleted");
-	if (o->op->base && !id_is_zero(v->sb.base) &&
-	    !id_equal(o->op->base->snapshot, v->sb.base))
+	if (o->op->base && !id_is_zero(v->sb.base) && !id_equal(o->op->base->snapshot, v->sb.base))
 		return open_error(o, -EINVAL, "it was made of another snapshot than that");
 	v->sb_version = ctl->version;
 	v->incarnation = v->sb.incarnation;
@@ -114,7 +129,7 @@ static void on_read(struct store_io *io)
 }
 
 /* Reads [offset, offset + length) of the segment to o->buf + o->skip; wakes the machine. */
-int open_read(struct opening *o, struct segment *segment, uint32_t offset, uint32_t length)
+int open_read(struct opening *o, uint64_t segment, uint32_t offset, uint32_t length)
 {
 	struct volume *v = o->volume;
 	uint32_t alignment = v->store->info.alignment;
@@ -135,7 +150,7 @@ int open_read(struct opening *o, struct segment *segment, uint32_t offset, uint3
 	o->skip = offset - from;
 	o->want = to - from;
 	o->io.done = on_read;
-	store_read(v->store, v->loop, &o->io, segment->id, from, o->buf, to - from);
+	store_read(v->store, v->loop, &o->io, segment, from, o->buf, to - from);
 	return 1;
 }
 
@@ -222,6 +237,7 @@ static int checkpoint_maybe(struct opening *o)
 	o->state = OPENING_END;
 	if (o->volume->sb.n_ended < ENDED_HIGH)
 		return 0;
+	o->volume->opening = false;
 	o->wait.done = on_checkpoint;
 	checkpoint_request(o->volume, &o->wait);
 	return 1;
@@ -239,9 +255,6 @@ static void opening_step(struct opening *o)
 			return;
 		case OPENING_ROOT:
 			r = open_root(o);
-			break;
-		case OPENING_INDEX:
-			r = open_index(o);
 			break;
 		case OPENING_USAGE:
 			r = open_usage(o);
@@ -286,8 +299,13 @@ static void opening_end(struct opening *o)
 {
 	struct volume *v = o->volume;
 	struct volume_op *op = o->op;
+	struct engine *e = v->engine;
+	struct list *next = list_pop(&e->openings);
 	struct volume_base *base = NULL;
 
+	e->n_openings--;
+	if (next)
+		opening_begin(list_entry(next, struct opening, queue));
 	if (!o->error && hydrate_init(v, op->base) < 0)
 		o->error = open_error(o, -ENOMEM, "no memory for reading its base snapshot");
 	mem_free_pages(o->buf, o->buf_size);
@@ -296,6 +314,7 @@ static void opening_end(struct opening *o)
 	mem_free(o->found);
 	mem_free(o->headers);
 	v->close_op = NULL;
+	v->opening = false;
 	if (o->error) {
 		volume_free(v);
 		op->err.code = o->error;

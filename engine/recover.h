@@ -11,7 +11,6 @@
 enum opening_state {
 	OPENING_SUPERBLOCK,
 	OPENING_ROOT,
-	OPENING_INDEX,
 	OPENING_USAGE,
 	OPENING_LIST,
 	OPENING_HEADS,
@@ -33,7 +32,7 @@ struct candidate {
 	struct record_header first;
 };
 
-/* A record that was found, in log order. */
+/* A record that is kept back, in log order. */
 struct found {
 	struct record_header h;
 	struct segment *segment;
@@ -44,6 +43,7 @@ struct found {
 struct opening {
 	struct volume *volume;
 	struct volume_op *op;
+	struct list queue; /* others are being opened */
 	enum opening_state state;
 	int error;
 	bool asleep;
@@ -51,6 +51,7 @@ struct opening {
 	/* One read at a time. */
 	struct store_io io;
 	struct segment *reading;
+	bool blob_asked;
 	uint8_t *buf;
 	size_t buf_size;
 	uint32_t want; /* bytes, rounded to the alignment */
@@ -59,7 +60,8 @@ struct opening {
 	/* Map. */
 	uint8_t *root; /* a copy of the root blob */
 	struct root_content root_content;
-	uint32_t i; /* in whatever list the state walks */
+	uint64_t map_live; /* bytes of leaves and index pages, by the usage pages */
+	uint32_t i;        /* in whatever list the state walks */
 	struct store_ctl list;
 
 	/* Log. */
@@ -84,11 +86,10 @@ struct opening {
 };
 
 /* The steps: 0: go on; 1: asleep; negative errno: opening->op->err is set. */
-int open_read(struct opening *o, struct segment *segment, uint32_t offset, uint32_t length);
+int open_read(struct opening *o, uint64_t segment, uint32_t offset, uint32_t length);
 int open_error(struct opening *o, int code, const char *what);
 int open_root(struct opening *o);
 int open_root_read(struct opening *o);
-int open_index(struct opening *o);
 int open_usage(struct opening *o);
 int open_list(struct opening *o);
 int open_heads(struct opening *o);

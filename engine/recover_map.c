@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The first half of opening: root, index pages, usage pages, and what the store says it has lent to
- * us.
+ * The first half of opening: root, usage pages, and what the store says it has lent to us. Index
+ * pages are read when they are asked for: how much of the map lives in which segment the usage
+ * pages say, but for the root and themselves.
  */
 #include "base/check.h"
 #include "base/util.h"
@@ -11,38 +12,31 @@
 #include <stdio.h>
 #include <string.h>
 
-/* The map's blobs are read before the store's list was asked for: their segments are noted as they
- * appear. */
-static struct segment *map_segment(struct opening *o, uint64_t id)
-{
-	struct store_segment s = {.id = id, .stream = STORE_STREAM_MAP};
-	struct segment *seg = segments_find(o->volume, id);
-
-	return seg ? seg : segments_add(o->volume, &s, SEGMENT_CLOSED);
-}
-
-static int ref_note(struct opening *o, const struct blob_ref *ref)
-{
-	struct segment *seg = map_segment(o, ref->segment);
-
-	if (!seg)
-		return open_error(o, -ENOMEM, "no memory for its segments");
-	if (seg->stream != STORE_STREAM_MAP || ref->length == 0 ||
-	    (uint64_t)ref->offset + ref->length > o->volume->store->info.segment_size)
-		return open_error(o, -EUCLEAN, "its map refers to a place that can't be");
-	seg->live += ref->length;
-	return 0;
-}
-
-/* Each of these states reads a blob and comes back to take it: o->reading tells the two apart. */
+/* Each of these states reads a blob and comes back to take it: o->blob_asked tells the two apart.
+ * Whether the segment is ours is known when the store has listed what it has lent to us. */
 static int blob_read(struct opening *o, const struct blob_ref *ref)
 {
-	int r = ref_note(o, ref);
+	if (ref->length == 0 ||
+	    (uint64_t)ref->offset + ref->length > o->volume->store->info.segment_size)
+		return open_error(o, -EUCLEAN, "its map refers to a place that can't be");
+	o->blob_asked = true;
+	return open_read(o, ref->segment, ref->offset, ref->length);
+}
 
-	if (r < 0)
-		return r;
-	o->reading = segments_find(o->volume, ref->segment);
-	return open_read(o, o->reading, ref->offset, ref->length);
+static int root_take(struct opening *o)
+{
+	struct map *m = &o->volume->map;
+
+	for (uint32_t i = 0; i < o->root_content.n_index; i++) {
+		struct blob_ref ref;
+		uint32_t number;
+
+		root_get_ref(o->root, i, &number, &ref);
+		if (number >= m->n_index || ref.length == 0 || ref.length > INDEX_BYTES_MAX)
+			return open_error(o, -EUCLEAN, "the root of its map refers past its size");
+		m->index[number] = ref;
+	}
+	return 0;
 }
 
 int open_root(struct opening *o)
@@ -51,9 +45,9 @@ int open_root(struct opening *o)
 	const struct blob_ref *ref = &v->sb.root;
 	int r;
 
-	if (!o->reading)
+	if (!o->blob_asked)
 		return blob_read(o, ref);
-	o->reading = NULL;
+	o->blob_asked = false;
 	r = root_decode(o->buf + o->skip, ref->length, v->id, ref->sum, &o->root_content);
 	if (r == -ENOTSUP)
 		return open_error(o, r, "its map was written by a newer volumed; upgrade volumed");
@@ -64,45 +58,8 @@ int open_root(struct opening *o)
 		return open_error(o, -ENOMEM, "no memory for its map");
 	memcpy(o->root, o->buf + o->skip, ref->length);
 	o->i = 0;
-	o->state = OPENING_INDEX;
-	return 0;
-}
-
-static int index_note_leaves(struct opening *o, const struct index_page *page)
-{
-	int r = 0;
-
-	for (int i = 0; i < INDEX_LEAVES && r == 0; i++)
-		if (page->refs[i].length)
-			r = ref_note(o, &page->refs[i]);
-	return r;
-}
-
-int open_index(struct opening *o)
-{
-	struct volume *v = o->volume;
-	struct index_page *page;
-	struct blob_ref ref;
-	uint32_t number;
-
-	if (o->i == o->root_content.n_index) {
-		o->state = OPENING_USAGE;
-		return 0;
-	}
-	root_get_ref(o->root, o->i, &number, &ref);
-	if (number >= v->n_index || ref.length > INDEX_BYTES_MAX)
-		return open_error(o, -EUCLEAN, "the root of its map refers past its size");
-	if (!o->reading)
-		return blob_read(o, &ref);
-	o->reading = NULL;
-	page = map_index_page_make(v, (uint64_t)number * INDEX_LEAVES);
-	if (!page)
-		return open_error(o, -ENOMEM, "no memory for its map");
-	page->self = ref;
-	if (index_decode(o->buf + o->skip, ref.length, v->id, number, ref.sum, page->refs) < 0)
-		return open_error(o, -EUCLEAN, "an index page of its map is damaged");
-	o->i++;
-	return index_note_leaves(o, page);
+	o->state = OPENING_USAGE;
+	return root_take(o);
 }
 
 static int usage_take(struct opening *o, uint32_t number, const struct blob_ref *ref)
@@ -120,52 +77,74 @@ static int usage_take(struct opening *o, uint32_t number, const struct blob_ref 
 
 		if (u->stream == 0)
 			continue;
-		if (segments_find(v, u->segment))
+		seg = segments_find(v, u->segment);
+		if (seg)
 			return open_error(o, -EUCLEAN, "its usage pages name a segment twice");
-		seg = segments_add(v, &s, SEGMENT_CLOSED);
+		seg = segments_add_at(v, number * USAGE_SEGMENTS + (uint32_t)i, &s, SEGMENT_CLOSED);
 		if (!seg)
 			return open_error(o, -ENOMEM, "no memory for its segments");
 		seg->live = u->live;
+		if (u->stream == STORE_STREAM_MAP)
+			o->map_live += u->live;
 		seg->tail = u->written;
 		seg->newest = u->newest;
 		seg->lent_at = u->lent_at;
 	}
+	v->segments.pages[number]->ref = *ref;
+	v->segments.pages[number]->dirty = false;
 	return 0;
 }
 
-/* Segments get new slots, so that the next checkpoint writes every usage page anew; until then the
- * old ones hold their place. */
-static int usage_keep(struct opening *o, const struct blob_ref *ref)
+/* The root and the usage pages may be in a segment that was begun after the usage pages were
+ * written. */
+static int own_note(struct opening *o, const struct blob_ref *ref)
+{
+	struct store_segment s = {.id = ref->segment, .stream = STORE_STREAM_MAP};
+	struct segment *seg = segments_find(o->volume, ref->segment);
+
+	if (!seg)
+		seg = segments_add(o->volume, &s, SEGMENT_CLOSED);
+	if (!seg)
+		return open_error(o, -ENOMEM, "no memory for its segments");
+	if (seg->stream != STORE_STREAM_MAP)
+		return open_error(o, -EUCLEAN, "its map refers to a place that can't be");
+	seg->live += ref->length;
+	seg->own += ref->length;
+	return 0;
+}
+
+static int open_own(struct opening *o)
 {
 	struct volume *v = o->volume;
-	struct blob_ref *p = mem_realloc(v->old_usage, (v->n_old_usage + 1) * sizeof(*p));
+	int r = own_note(o, &v->sb.root);
 
-	if (!p)
-		return open_error(o, -ENOMEM, "no memory for its segments");
-	v->old_usage = p;
-	v->old_usage[v->n_old_usage++] = *ref;
-	return 0;
+	for (uint32_t i = 0; r == 0 && i < o->root_content.n_usage; i++)
+		r = own_note(o, &v->segments.pages[i]->ref);
+	if (r == 0 && o->root_content.n_index > 0 && o->map_live == 0)
+		r = open_error(o, -EUCLEAN, "its usage pages do not count its map");
+	o->i = 0;
+	o->state = OPENING_LIST;
+	return r;
 }
 
+/* Each page's segments keep their slots, so that a page is written anew only when something in it
+ * changes. */
 int open_usage(struct opening *o)
 {
+	uint32_t n = o->root_content.n_index;
 	struct blob_ref ref;
 	uint32_t number;
 	int r;
 
-	if (o->i == o->root_content.n_index + o->root_content.n_usage) {
-		o->state = OPENING_LIST;
-		return 0;
-	}
-	root_get_ref(o->root, o->i, &number, &ref);
-	if (ref.length > USAGE_BYTES_MAX)
+	if (o->i == o->root_content.n_usage)
+		return open_own(o);
+	root_get_ref(o->root, n + o->i, &number, &ref);
+	if (number != o->i || ref.length == 0 || ref.length > USAGE_BYTES_MAX)
 		return open_error(o, -EUCLEAN, "the root of its map refers to an impossible page");
-	if (!o->reading)
+	if (!o->blob_asked)
 		return blob_read(o, &ref);
-	o->reading = NULL;
+	o->blob_asked = false;
 	r = usage_take(o, number, &ref);
-	if (r == 0)
-		r = usage_keep(o, &ref);
 	o->i++;
 	return r;
 }
@@ -189,8 +168,8 @@ static int candidate_add(struct opening *o, struct segment *seg)
 static bool is_lent_anew(const struct volume *v, const struct segment *seg,
 			 const struct store_segment *s)
 {
-	return seg->stream != STORE_STREAM_MAP && seg->generation != s->generation &&
-	       seg->live == 0 && seg->newest <= v->sb.sequence;
+	return seg->generation != 0 && seg->generation != s->generation && seg->live == 0 &&
+	       seg->newest <= v->sb.sequence;
 }
 
 static int list_take(struct opening *o, const struct store_segment *s)
@@ -209,9 +188,9 @@ static int list_take(struct opening *o, const struct store_segment *s)
 		seg = segments_add(v, s, SEGMENT_CLOSED);
 	if (!seg)
 		return open_error(o, -ENOMEM, "no memory for its segments");
-	/* What the map's blobs are in is known by references alone, without a generation. */
+	/* A segment that only own_note knows has no generation. */
 	if (known && (seg->stream != s->stream ||
-		      (s->stream != STORE_STREAM_MAP && seg->generation != s->generation))) {
+		      (seg->generation != 0 && seg->generation != s->generation))) {
 		if (seg->live > 0)
 			return open_error(o, -EUCLEAN,
 					  "a segment that its map needs was lent anew");
@@ -220,7 +199,7 @@ static int list_take(struct opening *o, const struct store_segment *s)
 		seg->stream = s->stream;
 		known = false;
 	}
-	/* Usage pages say nothing of map segments: any pinned root may be older than this one. */
+	/* own_note knows nothing of when: any pinned root may be older than this one. */
 	if (s->stream == STORE_STREAM_MAP)
 		seg->lent_at = 0;
 	seg->generation = s->generation;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The second half of opening: the log is followed from the checkpoint to its end.
+ * The second half of opening: the log is followed from the checkpoint to its end, and applied as it
+ * is read. From the first record whose payload is not whole they are kept, until it is known
+ * whether the log goes so far.
  *
  * A record belongs to the log if it stands where the one before it ended, or at the start of a
  * segment; bears the next sequence, the checksum of the record before, the incarnation that wrote
@@ -25,6 +27,7 @@
 /* A record is at most this long, so that the next one is found within. */
 #define SCAN_BYTES (RECORD_HEADER_MAX + RECORD_PAYLOAD_MAX + 64 * 1024)
 
+static int replay_begin(struct opening *o);
 static int replay_find_next(struct opening *o);
 static int replay_take(struct opening *o, const struct record_header *h);
 
@@ -64,14 +67,75 @@ int open_heads(struct opening *o)
 		o->window = 0;
 		o->window_size = WINDOW_FIRST;
 		o->state = v->sb.flags & SUPERBLOCK_CLEAN ? OPENING_APPLY : OPENING_REPLAY;
-		return 0;
+		return replay_begin(o);
 	}
 	if (!o->reading) {
 		o->reading = o->candidates[o->i].segment;
-		return open_read(o, o->reading, 0, RECORD_HEADER_MAX);
+		return open_read(o, o->reading->id, 0, RECORD_HEADER_MAX);
 	}
 	o->reading = NULL;
 	head_take(o, &o->candidates[o->i++]);
+	return 0;
+}
+
+/* ---- Applying -----------------------------------------------------------------------------------
+ */
+
+static bool move_is_possible(const struct volume *v, const struct run *run)
+{
+	const struct segment *to = segments_find(v, run->argument);
+	uint64_t end = (uint64_t)run->payload_offset * BLOCK_SECTOR + run->blocks * BLOCK_SIZE;
+
+	return to && to->stream == STORE_STREAM_MOVED && end <= v->store->info.segment_size;
+}
+
+static int apply_one(struct opening *o, const struct record_header *h, struct segment *segment,
+		     const uint8_t *header, bool payload_good)
+{
+	struct volume *v = o->volume;
+	struct run runs[RECORD_RUNS_MAX];
+	uint32_t sums[RECORD_BLOCKS_MAX];
+
+	for (uint32_t i = 0; i < h->n_runs; i++) {
+		record_run(header, i, &runs[i]);
+		if (runs[i].type == RUN_MOVE && !move_is_possible(v, &runs[i]))
+			return open_error(
+			    o, -EUCLEAN,
+			    "its log has moved blocks to a segment that is not its own");
+	}
+	if (overlay_reserve(&v->active, log_entries(runs, h->n_runs), 2 * h->n_runs) < 0)
+		return open_error(o, -ENOMEM, "no memory for replaying its log");
+	for (uint32_t i = 0; i < h->n_sums; i++)
+		sums[i] = record_sum(header, h->n_runs, i);
+	log_apply(v, h, runs, sums, segment);
+	segment->newest = h->sequence;
+	segment->tail = h->offset + h->header_length + h->payload_length;
+	segments_mark_dirty(v, segment);
+	v->published = h->sequence;
+	v->published_sum = h->checksum;
+	v->published_segment = h->segment;
+	v->published_end = segment->tail;
+	checkpoint_count_log(v, h->header_length + h->payload_length);
+	checkpoint_count_overlays(v);
+	v->stats.replayed++;
+	if (runs[0].type == RUN_SNAPSHOT && h->n_runs == 1 && cut_place(v, &runs[0]) < 0)
+		return open_error(o, -ENOMEM, "no memory for replaying its log");
+	if (!payload_good && v->stats.health == VOLUME_OK)
+		v->stats.health = VOLUME_IMPAIRED;
+	return 0;
+}
+
+static int replay_begin(struct opening *o)
+{
+	struct volume *v = o->volume;
+
+	if (overlay_init(&v->active, v->sb.sequence, 0) < 0 ||
+	    overlay_init(&v->frozen, v->sb.sequence, 0) < 0)
+		return open_error(o, -ENOMEM, "no memory for replaying its log");
+	v->published = v->sb.sequence;
+	v->published_sum = v->sb.sequence_sum;
+	v->published_segment = v->sb.replay_segment;
+	v->published_end = v->sb.replay_offset;
 	return 0;
 }
 
@@ -96,7 +160,7 @@ static int window_need(struct opening *o, uint32_t len)
 	}
 	o->window_end = true;
 	o->skip = 0;
-	return open_read(o, o->at, o->offset,
+	return open_read(o, o->at->id, o->offset,
 			 (uint32_t)min_u64(left, max_u64(len, o->window_size)));
 }
 
@@ -233,9 +297,17 @@ static int found_add(struct opening *o, const struct record_header *h, size_t by
 
 static int replay_take(struct opening *o, const struct record_header *h)
 {
-	if (found_add(o, h, record_header_bytes(h->n_runs, h->n_sums)) < 0)
-		return open_error(o, -ENOMEM, "no memory for replaying its log");
-	o->found[o->n_found++].payload_good = payload_is_good(o, h);
+	bool good = payload_is_good(o, h);
+	int r = 0;
+
+	if (o->n_found == 0 && good)
+		r = apply_one(o, h, o->at, window_at(o), true);
+	else if (found_add(o, h, record_header_bytes(h->n_runs, h->n_sums)) < 0)
+		r = open_error(o, -ENOMEM, "no memory for replaying its log");
+	else
+		o->found[o->n_found++].payload_good = good;
+	if (r < 0)
+		return r;
 	o->durable = max_u64(o->durable, h->durable);
 	o->expected = h->sequence + 1;
 	o->previous = h->checksum;
@@ -307,7 +379,7 @@ int open_scan(struct opening *o)
 	}
 	if (!o->reading) {
 		o->reading = seg;
-		return open_read(o, seg, offset, n);
+		return open_read(o, seg->id, offset, n);
 	}
 	o->reading = NULL;
 	r = scan_buffer(o);
@@ -315,70 +387,17 @@ int open_scan(struct opening *o)
 	return r;
 }
 
-/* ---- Applying -----------------------------------------------------------------------------------
- */
-
-static bool move_is_possible(const struct volume *v, const struct run *run)
-{
-	const struct segment *to = segments_find(v, run->argument);
-	uint64_t end = (uint64_t)run->payload_offset * BLOCK_SECTOR + run->blocks * BLOCK_SIZE;
-
-	return to && to->stream == STORE_STREAM_MOVED && end <= v->store->info.segment_size;
-}
-
-static int apply_one(struct opening *o, const struct found *f)
-{
-	struct volume *v = o->volume;
-	const uint8_t *header = o->headers + f->header_at;
-	struct run runs[RECORD_RUNS_MAX];
-	uint32_t sums[RECORD_BLOCKS_MAX];
-
-	if (overlay_reserve(&v->active, RECORD_ENTRIES_MAX, 2 * RECORD_RUNS_MAX) < 0)
-		return open_error(o, -ENOMEM, "no memory for replaying its log");
-	for (uint32_t i = 0; i < f->h.n_runs; i++) {
-		record_run(header, i, &runs[i]);
-		if (runs[i].type == RUN_MOVE && !move_is_possible(v, &runs[i]))
-			return open_error(
-			    o, -EUCLEAN,
-			    "its log has moved blocks to a segment that is not its own");
-	}
-	for (uint32_t i = 0; i < f->h.n_sums; i++)
-		sums[i] = record_sum(header, f->h.n_runs, i);
-	log_apply(v, &f->h, runs, sums, f->segment);
-	f->segment->newest = f->h.sequence;
-	f->segment->tail = f->h.offset + f->h.header_length + f->h.payload_length;
-	segments_mark_dirty(v, f->segment);
-	v->published = f->h.sequence;
-	v->published_sum = f->h.checksum;
-	v->published_segment = f->h.segment;
-	v->published_end = f->segment->tail;
-	v->log_bytes += f->h.header_length + f->h.payload_length;
-	v->stats.replayed++;
-	if (runs[0].type == RUN_SNAPSHOT && f->h.n_runs == 1 && cut_place(v, &runs[0]) < 0)
-		return open_error(o, -ENOMEM, "no memory for replaying its log");
-	if (!f->payload_good && v->stats.health == VOLUME_OK)
-		v->stats.health = VOLUME_IMPAIRED;
-	return 0;
-}
-
 int open_apply(struct opening *o)
 {
 	struct volume *v = o->volume;
 	int r = 0;
 
-	if (overlay_init(&v->active, v->sb.sequence, 0) < 0 ||
-	    overlay_init(&v->frozen, v->sb.sequence, 0) < 0)
-		return open_error(o, -ENOMEM, "no memory for replaying its log");
-	v->published = v->sb.sequence;
-	v->published_sum = v->sb.sequence_sum;
-	v->published_segment = v->sb.replay_segment;
-	v->published_end = v->sb.replay_offset;
 	for (uint32_t i = 0; r == 0 && i < o->n_found; i++) {
 		struct found *f = &o->found[i];
 
 		if (!f->payload_good && f->h.sequence > o->durable)
 			break;
-		r = apply_one(o, f);
+		r = apply_one(o, &f->h, f->segment, o->headers + f->header_at, f->payload_good);
 	}
 	if (r == 0 && v->sb.n_ended && v->sb.ended[v->sb.n_ended - 1].last > v->published)
 		r = damaged(o, v->published + 1);

@@ -83,11 +83,25 @@ static int hash_rebuild(struct volume *v, uint32_t size)
 	return 0;
 }
 
+static bool page_add(struct volume *v)
+{
+	struct segments *s = &v->segments;
+	void *pages = mem_realloc(s->pages, (s->n_pages + 1) * sizeof(s->pages[0]));
+
+	if (!pages)
+		return false;
+	s->pages = pages;
+	s->pages[s->n_pages] = mem_alloc(sizeof(struct segment_page));
+	if (!s->pages[s->n_pages])
+		return false;
+	s->n_pages++;
+	return true;
+}
+
 static struct segment *free_slot(struct volume *v)
 {
 	struct segments *s = &v->segments;
 	uint32_t n = s->n_pages * USAGE_SEGMENTS;
-	void *pages;
 
 	for (uint32_t slot = 0; s->n_used < n && slot < n; slot++) {
 		struct segment *seg = segments_at(v, slot);
@@ -97,31 +111,18 @@ static struct segment *free_slot(struct volume *v)
 			return seg;
 		}
 	}
-	pages = mem_realloc(s->pages, (s->n_pages + 1) * sizeof(s->pages[0]));
-	if (!pages)
+	if (!page_add(v))
 		return NULL;
-	s->pages = pages;
-	s->pages[s->n_pages] = mem_alloc(sizeof(struct segment_page));
-	if (!s->pages[s->n_pages])
-		return NULL;
-	s->n_pages++;
 	segments_at(v, n)->slot = n;
 	return segments_at(v, n);
 }
 
-struct segment *segments_add(struct volume *v, const struct store_segment *from,
-			     enum segment_state state)
+static struct segment *slot_fill(struct volume *v, struct segment *seg,
+				 const struct store_segment *from, enum segment_state state)
 {
 	struct segments *s = &v->segments;
-	struct segment *seg;
-	uint32_t slot;
+	uint32_t slot = seg->slot;
 
-	if ((s->n_used + 1) * 2 > s->hash_size && hash_rebuild(v, s->hash_size * 2) < 0)
-		return NULL;
-	seg = free_slot(v);
-	if (!seg)
-		return NULL;
-	slot = seg->slot;
 	memset(seg, 0, sizeof(*seg));
 	seg->slot = slot;
 	seg->id = from->id;
@@ -136,6 +137,37 @@ struct segment *segments_add(struct volume *v, const struct store_segment *from,
 		s->n_spare[seg->stream]++;
 	segments_mark_dirty(v, seg);
 	return seg;
+}
+
+static int hash_make_room(struct volume *v)
+{
+	struct segments *s = &v->segments;
+
+	return (s->n_used + 1) * 2 > s->hash_size ? hash_rebuild(v, s->hash_size * 2) : 0;
+}
+
+struct segment *segments_add(struct volume *v, const struct store_segment *from,
+			     enum segment_state state)
+{
+	struct segment *seg = hash_make_room(v) < 0 ? NULL : free_slot(v);
+
+	return seg ? slot_fill(v, seg, from, state) : NULL;
+}
+
+struct segment *segments_add_at(struct volume *v, uint32_t slot, const struct store_segment *from,
+				enum segment_state state)
+{
+	struct segment *seg;
+
+	if (hash_make_room(v) < 0)
+		return NULL;
+	while (slot >= v->segments.n_pages * USAGE_SEGMENTS)
+		if (!page_add(v))
+			return NULL;
+	seg = segments_at(v, slot);
+	CHECK(seg->state == SEGMENT_EMPTY);
+	seg->slot = slot;
+	return slot_fill(v, seg, from, state);
 }
 
 void segments_remove(struct volume *v, struct segment *seg)
@@ -316,6 +348,18 @@ void segments_live(struct volume *v, uint64_t id, int64_t bytes)
 	}
 	add_to(&seg->live, bytes);
 	segments_mark_dirty(v, seg);
+}
+
+void segments_live_map(struct volume *v, uint64_t id, int64_t bytes, bool own)
+{
+	struct segment *seg = segments_find(v, id);
+
+	if (!own || !seg) {
+		segments_live(v, id, bytes);
+		return;
+	}
+	add_to(&seg->live, bytes); /* not for the next usage page to say */
+	add_to(&seg->own, bytes);
 }
 
 void segments_live_active(struct volume *v, uint64_t id, int64_t bytes)

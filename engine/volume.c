@@ -32,6 +32,11 @@ struct volume *volume_alloc(struct engine *e, struct id id)
 	list_init(&v->in_flight);
 	list_init(&v->sync_waiters);
 	list_init(&v->checkpoint_waiters);
+	list_init(&v->checkpoint_queue);
+	list_init(&v->no_overlay);
+	list_init(&v->of_engine);
+	list_init(&v->map.pages);
+	v->map.volume = v;
 	list_init(&v->cuts);
 	list_init(&v->cuts_asked);
 	list_init(&v->views);
@@ -41,6 +46,7 @@ struct volume *volume_alloc(struct engine *e, struct id id)
 		return NULL;
 	}
 	e->n_volumes++;
+	list_add_tail(&e->volumes, &v->of_engine);
 	return v;
 }
 
@@ -49,16 +55,19 @@ void volume_free(struct volume *v)
 	if (!v)
 		return;
 	v->engine->n_volumes--;
+	list_remove(&v->of_engine);
+	list_remove(&v->no_overlay);
 	list_remove(&v->kick);
 	list_remove(&v->no_record);
 	list_remove(&v->gc_queue);
+	list_remove(&v->checkpoint_queue);
 	map_free(v);
 	overlay_free(&v->active);
 	overlay_free(&v->frozen);
 	list_for_each_safe (&v->cuts, node)
 		cut_free(list_entry(node, struct cut, link));
+	checkpoint_leave(v);
 	segments_free(v);
-	mem_free(v->old_usage);
 	mem_free(v);
 }
 
@@ -277,8 +286,8 @@ static void close_finish(struct io_op *io)
 static bool is_at_rest(const struct volume *v)
 {
 	return !v->idle_armed && !v->hold_armed && hydrate_is_at_rest(v) && !gc_is_at_work(v) &&
-	       !v->segments.retrying &&
-	       !v->segments.lending && !v->segments.free_busy && !v->checkpoint;
+	       !v->segments.retrying && !v->segments.lending && !v->segments.free_busy &&
+	       !v->checkpoint;
 }
 
 void volume_close_kick(struct volume *v)

@@ -6,10 +6,11 @@
  *   log.c         records: build, append, publish, sync
  *   write.c       write, zero, trim; sub-block edges
  *   read.c        reads, block status
- *   map.c         index pages, leaves and their cache
+ *   map.c         looking up blocks, loading the map's pages
+ *   map_cache.c   the map's pages in memory
  *   overlay.c     changes since the last checkpoint
  *   segments.c    lending, accounting, freeing
- *   checkpoint.c  overlay -> leaves -> superblock
+ *   checkpoint.c  overlay -> leaves (merge.c) -> superblock
  *   recover.c     open: superblock, map, replay
  *   gc.c          copies what lives out of segments that are nearly dead
  *   cut.c         snapshots as points in the log, pins; cut_group.c: of several volumes
@@ -23,6 +24,7 @@
 
 #include "base/mem.h"
 #include "engine/engine.h"
+#include "engine/map_cache.h"
 #include "engine/overlay.h"
 
 /* ---- Bounds -------------------------------------------------------------------------------------
@@ -37,10 +39,14 @@
 #define TRIM_RESERVE      (512 * 1024) /* of the head, for trims in a full store */
 #define RANGES_MAX        2048         /* large trims in an overlay before a checkpoint must come */
 #define RANGE_BLOCKS_MIN  16           /* smaller trims are entries */
-/* The most entries that one record puts into an overlay. */
-#define RECORD_ENTRIES_MAX (RECORD_BLOCKS_MAX + RECORD_RUNS_MAX * (RANGE_BLOCKS_MIN - 1))
-#define GC_CREDIT          3            /* bytes that may be copied for each that users log */
-#define MAP_OUT_BYTES      (512 * 1024) /* a buffer of blobs on their way to the map stream */
+/* The most entries that one record of ours puts into an overlay. */
+#define RECORD_ENTRIES_MAX 512
+#define GC_CREDIT          3             /* bytes that may be copied for each that users log */
+#define OVERLAYS_MIN       (1024 * 1024) /* bytes for the overlays of a loop */
+#define MAP_OUT_MIN        (96 * 1024)   /* a buffer of blobs on their way to the map stream */
+#define MAP_OUT_MAX        (512 * 1024)
+#define MAP_LOADS_MIN      2 /* at a time */
+#define MAP_LOADS_MAX      64
 
 /* ---- The loop's engine --------------------------------------------------------------------------
  */
@@ -49,21 +55,32 @@ struct engine {
 	struct io_loop *loop;
 	struct store *store;
 	struct engine_config config;
-	struct pool *ops;         /* struct op */
-	struct pool *records;     /* struct record */
-	struct pool *read_ios;    /* struct read_io */
-	struct pool *blocks;      /* 4 KiB: edges and bounces */
-	struct pool *leaves;      /* struct leaf */
-	struct pool *blobs;       /* BLOB_BUFFER: leaves on their way in */
+	struct pool *ops;      /* struct op */
+	struct pool *records;  /* struct record */
+	struct pool *read_ios; /* struct read_io */
+	struct pool *blocks;   /* 4 KiB: edges and bounces */
+	struct map_cache *map_cache;
+	struct pool *loads;    /* struct map_load */
+	struct pool *blobs;    /* BLOB_BUFFER: one for each load */
+	struct list map_loads; /* under way */
+	struct map_scratch *scratch;
 	struct list incoming;     /* requests that came since the last turn, or wait for an op */
 	struct list kicked;       /* volumes with something to do */
 	struct list no_record;    /* volumes that wait for a record */
 	struct list starved;      /* ops that wait for a read_io or a block */
-	struct list leaf_lru;     /* resident leaves, the least recently used first */
-	struct list leaf_starved; /* waits for a leaf or a blob buffer */
+	struct list leaf_starved; /* waits for a load, or for room in the cache */
 	struct list resizes;      /* volumes whose resize waits for an op */
-	struct list gc_queue;     /* volumes whose garbage is to be collected */
-	struct gc *gc;            /* at work on one of them, or NULL */
+	struct list checkpoint_queue; /* volumes whose checkpoint waits for others to end */
+	uint32_t n_checkpoints;       /* under way */
+	struct list openings;         /* those that wait for others to be opened */
+	uint32_t n_openings;
+	struct list volumes;
+	struct list no_overlay; /* volumes that wait for a checkpoint to give memory back */
+	uint64_t overlay_limit; /* bytes */
+	uint64_t overlay_bytes; /* of the overlays of all volumes that have not failed */
+	uint64_t log_bytes;     /* that they would replay */
+	struct list gc_queue;   /* volumes whose garbage is to be collected */
+	struct gc *gc;          /* at work on one of them, or NULL */
 	struct io_hook hook;
 	struct io_op wake;
 	bool waking;
@@ -88,6 +105,7 @@ struct segment {
 	uint32_t tail; /* bytes reserved so far */
 	uint32_t live; /* bytes that leaves, the frozen overlay or, for the map stream, references
 			  hold */
+	uint32_t own;  /* of them, the root and the usage pages: the next usage pages can't know */
 	uint32_t live_active; /* bytes that the active overlay holds */
 	uint32_t users;       /* reads and appends in flight */
 	uint32_t pending;     /* copies in it that no MOVE in the log speaks of yet */
@@ -127,35 +145,46 @@ struct segments {
 /* ---- The map (map.c)
  * ------------------------------------------------------------------------------ */
 
-enum leaf_state { LEAF_LOADING, LEAF_READY };
-
-struct leaf {
+/* A tree of leaves: a volume's own. */
+struct map {
 	struct volume *volume;
-	uint64_t number;
-	enum leaf_state state;
-	uint32_t pins; /* not to be evicted */
-	struct list lru;
-	struct list waiters; /* struct leaf_wait */
-	uint8_t *buffer;
-	struct segment *segment;
-	uint32_t skip;
-	struct store_io io;
-	struct leaf_content content;
+	struct blob_ref *index; /* references to index pages, by number; length 0: there is none */
+	uint32_t n_index;
+	struct list pages; /* in the engine's map_cache */
 };
 
-/* Somebody who waits for a leaf. `wake` runs from the loop, with 0 or -EIO. */
+/* Somebody who waits for a page of a map. `wake` runs from the loop, with 0 (look again) or -EIO.
+ */
 struct leaf_wait {
 	void (*wake)(struct leaf_wait *wait, int error);
+	/* In place of `wake`, for leaves: whoever wants the contents for himself. They need not be
+	 * put into the cache. */
+	void (*take)(struct leaf_wait *wait, const struct leaf_content *content, int error);
 	struct list link;
-	struct volume *volume;
-	uint64_t number;
+	struct map *map;
+	uint64_t number; /* of the leaf */
 };
 
-struct index_page {
+/* A page on its way into memory. */
+struct map_load {
+	struct map *map;
+	uint32_t number;
+	uint8_t kind;
+	bool stale; /* a checkpoint has written the page anew meanwhile */
+	struct list link;
+	struct list waiters; /* struct leaf_wait */
+	struct blob_ref ref;
+	uint8_t *buffer;
+	uint32_t skip;
+	struct segment *segment;
+	struct store_io io;
+	struct io_op turn;
+};
+
+/* Contents of a page, between two looks at it. */
+struct map_scratch {
+	struct leaf_content leaf;
 	struct blob_ref refs[INDEX_LEAVES];
-	struct leaf *leaves[INDEX_LEAVES];
-	struct blob_ref self;
-	bool dirty;
 };
 
 /* ---- Requests
@@ -178,7 +207,7 @@ struct op {
 	struct volume *volume;
 	struct block_req *req; /* NULL: RESIZE, MOVE, SNAPSHOT, HYDRATE */
 	struct volume_op *volume_op;
-	struct gc *gc; /* MOVE */
+	struct gc *gc;             /* MOVE */
 	struct hydrate_unit *unit; /* HYDRATE */
 	enum op_kind kind;
 	int error;
@@ -224,6 +253,7 @@ struct record {
 	int error;
 	struct segment *segment;
 	struct record_header h;
+	uint32_t n_entries; /* that it puts into an overlay */
 	uint32_t n_ops;
 	uint32_t n_iov;
 	struct run runs[RECORD_RUNS_MAX];
@@ -272,11 +302,14 @@ struct volume {
 	struct io_loop *loop;
 	struct id id;
 	bool read_only;
+	bool opening;
 	bool closing;
 	int failed;     /* 0, or the error that stopped the log */
 	bool log_ended; /* a record failed: none after it is published */
 	struct list kick;
 	struct list no_record;
+	struct list no_overlay;
+	struct list of_engine;
 	struct list gc_queue;
 	int64_t gc_credit; /* bytes that may be copied, earned by bytes logged */
 	struct segment *moved_head;
@@ -306,8 +339,9 @@ struct volume {
 	/* Map. */
 	struct overlay active;
 	struct overlay frozen;
-	struct index_page **index;
-	uint32_t n_index;
+	uint64_t overlay_bytes;     /* of both, as they are counted in the engine's */
+	uint32_t entries_in_flight; /* that records in flight will put into the active one */
+	struct map map;
 	struct segments segments;
 	struct segment *map_head;
 
@@ -316,23 +350,21 @@ struct volume {
 	struct superblock sb;           /* as it is on disk */
 	uint64_t sb_version;            /* of the store's object */
 	struct list checkpoint_waiters; /* struct checkpoint_wait */
+	struct list checkpoint_queue;   /* others have the engine's checkpoints */
 	struct io_op idle;
 	bool idle_armed;
 	uint64_t last_write; /* io_now */
-	struct blob_ref
-	    *old_usage; /* pages of the checkpoint that was opened, until the next one */
-	uint32_t n_old_usage;
-	uint32_t holds;  /* of checkpoints */
-	bool moving;     /* a MOVE is on its way into the log: no checkpoint begins */
-	bool reap_later; /* dead segments wait for one more checkpoint */
+	uint32_t holds;      /* of checkpoints */
+	bool moving;         /* a MOVE is on its way into the log: no checkpoint begins */
+	bool reap_later;     /* dead segments wait for one more checkpoint */
 	struct volume_op *close_op;
 
 	/* Snapshots. */
-	struct list cuts;           /* struct cut */
-	struct list cuts_asked;     /* struct volume_op, not yet published */
-	uint32_t n_cutting;         /* of them, in a record */
-	uint64_t hold;              /* nothing behind this sequence is published; 0: no hold */
-	struct volume_op *hold_op;  /* whose cut is to begin a hold */
+	struct list cuts;          /* struct cut */
+	struct list cuts_asked;    /* struct volume_op, not yet published */
+	uint32_t n_cutting;        /* of them, in a record */
+	uint64_t hold;             /* nothing behind this sequence is published; 0: no hold */
+	struct volume_op *hold_op; /* whose cut is to begin a hold */
 	struct io_op hold_timer;
 	bool hold_armed;
 	bool released; /* a hold has ended: publish what waited */
@@ -404,8 +436,8 @@ void log_fail_queued(struct volume *v, int error);
 void log_wait_durable(struct op *op); /* op->sequence */
 /* Somebody's sync made everything up to `sequence` durable. */
 void log_durable(struct volume *v, uint64_t sequence);
-/* Makes sure that publishing what is in flight, and one more record, can't fail. */
-int log_reserve_overlay(struct volume *v, struct overlay *o);
+/* How many entries the runs put into an overlay. */
+uint32_t log_entries(const struct run *runs, uint32_t n_runs);
 bool log_is_quiet(const struct volume *v);
 /* Applies one record to the overlay: by publishing, and by replay. */
 void log_apply(struct volume *v, const struct record_header *h, const struct run *runs,
@@ -421,15 +453,20 @@ int map_get(struct volume *v, uint64_t lba, struct entry *ret_entry);
  * without a look at each (at least 1). */
 int map_get_run(struct volume *v, uint64_t lba, uint64_t n, struct entry *ret_entry,
 		uint64_t *ret_n);
-struct index_page *map_index_page(struct volume *v, uint64_t leaf_number); /* NULL: none */
-struct index_page *map_index_page_make(struct volume *v, uint64_t leaf_number);
-/* Loads the leaf of wait->number; the caller has seen that it is not resident. */
+/* The same by the map alone, without what the log has changed since the last checkpoint. */
+int map_lookup(struct map *m, uint64_t lba, struct entry *ret_entry);
+/* The leaf, or NULL: nothing was written there. -EAGAIN: it must be loaded first. */
+int map_leaf(struct map *m, uint64_t number, struct map_page **ret_leaf);
+/* The same for an index page. */
+int map_index(struct map *m, uint64_t number, struct map_page **ret_index);
+/* Loads the leaf, or the index page that leads to it; the caller has seen -EAGAIN, and looks again
+ * when it is woken. */
+void map_load(struct map *m, uint64_t number, struct leaf_wait *wait);
 void leaf_load(struct volume *v, uint64_t number, struct leaf_wait *wait);
-/* The resident leaf, or NULL. */
-struct leaf *leaf_resident(struct volume *v, uint64_t number);
-/* An empty READY leaf, resident and pinned once; NULL when no memory can be made free now. */
-struct leaf *leaf_make(struct volume *v, uint64_t number);
-void leaf_drop(struct leaf *leaf);
+/* The leaf has been written anew: what is being loaded of it is old. */
+void map_leaf_changed(struct map *m, uint64_t number);
+/* Nothing in memory of this map can be trusted any more. No page is pinned. */
+void map_forget(struct map *m);
 void leaf_feed_starved(struct engine *e);
 
 /* segments.c */
@@ -437,6 +474,9 @@ int segments_init(struct volume *v);
 void segments_free(struct volume *v);
 struct segment *segments_add(struct volume *v, const struct store_segment *s,
 			     enum segment_state state);
+/* The same, into a slot that is empty; recovery. */
+struct segment *segments_add_at(struct volume *v, uint32_t slot, const struct store_segment *s,
+				enum segment_state state);
 void segments_remove(struct volume *v, struct segment *s);
 struct segment *segments_find(const struct volume *v, uint64_t id);
 struct segment *segments_at(const struct volume *v, uint32_t slot);
@@ -449,6 +489,8 @@ bool segments_out_of_space(const struct volume *v, enum store_stream stream);
 /* Bytes appear or vanish in an entry's segment. */
 void segments_live(struct volume *v, uint64_t id, int64_t bytes);
 void segments_live_active(struct volume *v, uint64_t id, int64_t bytes);
+/* The same for blobs of the map; `own`: usage pages and the root. */
+void segments_live_map(struct volume *v, uint64_t id, int64_t bytes, bool own);
 void segments_mark_dirty(struct volume *v, struct segment *s);
 /* The freeze: what the active overlay held is now the frozen one's. */
 void segments_freeze(struct volume *v);
@@ -488,7 +530,8 @@ bool gc_retract(struct volume *v);
 void gc_kick(struct volume *v);
 bool gc_is_at_work(const struct volume *v);
 void gc_free(struct engine *e);
-/* A cut has its place in the log: what was looked up for a MOVE and has none yet is looked up again.
+/* A cut has its place in the log: what was looked up for a MOVE and has none yet is looked up
+ * again.
  */
 void gc_bar(struct volume *v);
 /* What a MOVE brings to a record. Its sums have no payload. */
@@ -507,11 +550,24 @@ void checkpoint_release(struct volume *v);
 /* What kept checkpoints from beginning is over. */
 void checkpoint_resume(struct volume *v);
 bool checkpoint_must_wait(const struct volume *v); /* writes wait: the overlay is too far ahead */
+/* Makes sure that publishing what is in flight, and one more record, can't fail, within the memory
+ * that the overlays of a loop may take, or beyond it if it `must`. False: that must wait for a
+ * checkpoint; volume_kick follows. */
+bool checkpoint_make_room(struct volume *v, bool must);
+/* The overlays have grown, shrunk or gone. */
+void checkpoint_count_overlays(struct volume *v);
+/* The active overlay has been put aside: the log begins anew. */
+void checkpoint_count_cut(struct volume *v);
+void checkpoint_count_log(struct volume *v, uint64_t bytes); /* appended or replayed */
+/* The volume has failed, or goes: others may have its share. */
+void checkpoint_leave(struct volume *v);
 void checkpoint_idle_arm(struct volume *v);
 bool checkpoint_is_needed(const struct volume *v);
 
 /* The store is full: what trims have made free must come back soon. */
 void checkpoint_for_space(struct volume *v);
+/* The page is not on disk yet: its bytes, on their way. Else NULL. */
+const uint8_t *checkpoint_out_find(const struct volume *v, const struct blob_ref *ref);
 /* Somebody who slept for space may look again. */
 void checkpoint_space_kick(struct volume *v);
 

@@ -39,6 +39,7 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#define MAP_MEMORY_MIN  (4 * MiB)  /* of a thread */
 #define BALLAST_SIZE    (16 * MiB) /* what a full disk leaves for deletes and detaches */
 #define API_POLL_NS     (5 * NSEC_PER_MSEC)
 #define LISTED_MAX      16 /* volumes that the ready line names */
@@ -219,11 +220,21 @@ static void on_bad_block(void *arg, struct id volume, uint64_t lba, const char *
 
 static int make_engines(struct daemon *d)
 {
+	uint64_t map_memory = d->options->map_memory / d->n_homes;
+	char size[SIZE_TEXT_MAX];
 	int r;
+
+	if (d->options->map_memory && map_memory < MAP_MEMORY_MIN)
+		return err_set(
+		    &d->err, -EINVAL,
+		    "map-memory is too small for %u threads, of which each takes a share: "
+		    "set it to %s or more, or threads to less",
+		    d->n_homes, size_format(MAP_MEMORY_MIN * d->n_homes, size));
 
 	for (unsigned i = 0; i < d->n_homes; i++) {
 		struct control_home *home = &d->homes[i];
 		struct engine_config config = {
+		    .map_memory = map_memory,
 		    .bad_block = on_bad_block,
 		    .bad_block_arg = &d->bad_blocks[i],
 		};

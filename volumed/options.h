@@ -37,6 +37,7 @@ struct options {
 	unsigned n_listen;
 	bool allow_remote;
 	unsigned threads;
+	uint64_t map_memory; /* of all threads; 0: by their number */
 	bool hints;
 	enum log_level log_level;
 	struct arena memory; /* texts from the config file */

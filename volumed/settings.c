@@ -96,6 +96,20 @@ static int set_volume_size(struct options *o, const char *value, struct err *err
 	return 0;
 }
 
+/* That it is enough for the threads is seen when they are made: either may come first. */
+static int set_map_memory(struct options *o, const char *value, struct err *err)
+{
+	uint64_t bytes = 0;
+	int r = set_size(&bytes, value, err);
+
+	if (r < 0)
+		return r;
+	if (bytes < 8 * MiB || bytes > TiB)
+		return err_set(err, -EINVAL, "'%s' is not from 8MiB to 1TiB", value);
+	o->map_memory = bytes;
+	return 0;
+}
+
 static int set_threads(struct options *o, const char *value, struct err *err)
 {
 	return set_number(&o->threads, 1, OPTIONS_THREADS_MAX, value, err);
@@ -186,6 +200,9 @@ const struct setting settings[] = {
 	 "How long a detach lets clients take their last replies (default: 10)",
 	 0, 3, set_detach_wait},
 	{"threads", 0, "N", "Threads that serve volumes (default: one a core)", 0, 3, set_threads},
+	{"map-memory", 0, "SIZE",
+	 "Memory for the maps of all volumes: where their blocks are (default: 128MiB a thread)",
+	 0, 3, set_map_memory},
 	{"log-level", 0, "LEVEL", "error, warning, info (default) or debug", 0, 3, set_log_level},
 	{0},
 };

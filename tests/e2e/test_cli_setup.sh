@@ -68,7 +68,7 @@ rm -rf "$dir/data"
 
 # ---- The README ----
 
-sed -n '/^## First ten minutes with volumectl/,/^## Know/s/^    //p' README.md >"$dir/readme.sh"
+sed -n '/^    PATH=/,/^Before the end/s/^    //p' README.md >"$dir/readme.sh"
 expect_match "the README has its commands" "volumectl attach db --quiet" "$(cat "$dir/readme.sh")"
 cd "$dir" || exit 1
 "$bin/volumed" --data-dir data >"$dir/log" 2>&1 &

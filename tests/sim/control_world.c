@@ -103,7 +103,7 @@ static int make_engines(struct cw *w)
 	const struct engine_config config = {
 	    .n_ops = 64,
 	    .n_buffers = 8,
-	    .n_leaves = 64,
+	    .map_memory = 2 * MiB,
 	    .checkpoint_idle_ns = 3600 * NSEC_PER_SEC,
 	};
 	int r = 0;

@@ -40,7 +40,7 @@ static void choose_config(struct drill *d)
 
 	c->n_ops = (uint32_t)ONE_OF(sim, 64, 256);
 	c->n_buffers = (uint32_t)ONE_OF(sim, 5, 16);
-	c->n_leaves = (uint32_t)ONE_OF(sim, 4, 16, 64);
+	c->map_memory = ONE_OF(sim, 1, 256, 1024, 4096) * KiB;
 	c->checkpoint_log = ONE_OF(sim, 64 * KiB, 512 * KiB, 4 * MiB, 64 * MiB);
 	c->checkpoint_blocks = (uint32_t)ONE_OF(sim, 16, 256, 100000);
 	c->gc_slack = ONE_OF(sim, 0, 1, 1, 8 * MiB);

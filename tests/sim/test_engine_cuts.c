@@ -53,7 +53,7 @@ static void prepare(struct drill *d, const struct loop *loop, uint64_t seed)
 	d->sizes[0] = d->sizes[1] = VOLUME_BYTES;
 	c->n_ops = 64;
 	c->n_buffers = 8;
-	c->n_leaves = 4;
+	c->map_memory = 64 * KiB;
 	c->checkpoint_log = 64 * MiB;
 	c->checkpoint_blocks = 100000;
 	c->checkpoint_idle_ns = 5 * NSEC_PER_SEC;

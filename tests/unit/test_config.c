@@ -72,6 +72,7 @@ static void config_takes_all_settings(void **state)
 				   "zone-number = 255\n"
 				   "detach-wait = 60\n"
 				   "threads = 7\n"
+				   "map-memory = 96MiB\n"
 				   "log-level = debug"; /* no newline at the end */
 	struct options o;
 	struct err err;
@@ -92,6 +93,7 @@ static void config_takes_all_settings(void **state)
 	assert_int_equal(o.zone_number, 255);
 	assert_int_equal(o.detach_wait, 60);
 	assert_int_equal(o.threads, 7);
+	assert_int_equal(o.map_memory, 96 * MiB);
 	assert_int_equal(o.log_level, LOG_LEVEL_DEBUG);
 	arena_free(&o.memory);
 }
@@ -153,6 +155,8 @@ static void config_names_the_line(void **state)
 	    {"volume-size = 5000\n", 1, "multiple of 4096"},
 	    {"volume-size = big\n", 1, "10GiB"},
 	    {"store-max-size = 9999999999GiB\n", 1, "too large"},
+	    {"map-memory = 4MiB\n", 1, "map-memory: '4MiB' is not from 8MiB to 1TiB"},
+	    {"map-memory = much\n", 1, "map-memory: 'much' is no size"},
 	    {"threads = -1\n", 1, "threads: '-1' is not"},
 	    {"threads = 4x\n", 1, "threads: '4x' is not"},
 	    {"zone = Zone A\n", 1, "no name of a zone"},
