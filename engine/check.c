@@ -320,6 +320,8 @@ static void walk_begin(struct io_op *turn)
 	}
 	count_map(w);
 	count_overlay(w, &v->active, w->live_active);
+	list_for_each (&v->cuts, node)
+		count_overlay(w, &list_entry(node, struct cut, link)->overlay, w->live_active);
 	compare(w, w->live_active, true);
 	w->counting = true;
 	checkpoint_hold(v);

@@ -4,6 +4,7 @@
  * short:
  *
  *   freeze: the active overlay becomes the frozen one; the log position of this moment is noted
+ *   (or: the oldest cut that waits, which froze when it was published)
  *   sort (worker) -> merge leaf by leaf, each written anew -> index pages, usage pages, root
  *   -> sync -> swap of the superblock -> the frozen overlay goes, dead segments are freed
  *
@@ -20,6 +21,7 @@
 #include <string.h>
 
 #define LEAVES_PER_TURN 16
+#define COUNTS_PER_TURN 8192
 #define MEMORY_RETRY    NSEC_PER_MSEC
 
 static void checkpoint_start(struct volume *v);
@@ -28,6 +30,7 @@ static void checkpoint_step(struct checkpoint *c);
 static void sort_run(struct io_work *work);
 static void sort_done(struct io_work *work);
 static uint64_t range_leaf_search(struct checkpoint *c);
+static int count_some(struct checkpoint *c);
 static int merge_some(struct checkpoint *c);
 static int write_index_pages(struct checkpoint *c);
 static int write_usage_pages(struct checkpoint *c);
@@ -62,7 +65,8 @@ bool checkpoint_is_needed(const struct volume *v)
 void checkpoint_consider(struct volume *v)
 {
 	v->last_write = io_now(v->loop);
-	if (!v->checkpoint && !v->failed && !v->read_only && is_full(v, 1))
+	if (!v->checkpoint && !v->failed && !v->read_only &&
+	    (is_full(v, 1) || !list_empty(&v->cuts)))
 		checkpoint_start(v);
 	checkpoint_idle_arm(v);
 }
@@ -138,16 +142,32 @@ static int freeze(struct checkpoint *c)
 	v->active = fresh;
 	segments_freeze(v);
 	v->log_bytes = 0;
-	v->reap_later = false;
-	c->sb = v->sb;
-	c->sb.checkpoint = v->sb.checkpoint + 1;
 	c->sb.sequence = v->published;
 	c->sb.sequence_sum = v->published_sum;
 	c->sb.replay_segment = v->published_segment;
 	c->sb.replay_offset = v->published_end;
-	c->sb.incarnation = v->incarnation;
 	c->sb.size = block_size(&v->dev);
+	c->sb.hydrated = hydrate_cursor(v);
 	return 0;
+}
+
+/* The oldest cut's overlay becomes the frozen one. */
+static void freeze_cut(struct checkpoint *c)
+{
+	struct volume *v = c->volume;
+	struct cut *cut = list_first(&v->cuts, struct cut, link);
+
+	CHECK(overlay_is_empty(&v->frozen));
+	overlay_free(&v->frozen);
+	v->frozen = cut->overlay;
+	memset(&cut->overlay, 0, sizeof(cut->overlay));
+	c->cut = cut;
+	c->sb.sequence = cut->sequence;
+	c->sb.sequence_sum = cut->sum;
+	c->sb.replay_segment = cut->segment;
+	c->sb.replay_offset = cut->end;
+	c->sb.size = cut->size;
+	c->sb.hydrated = cut->hydrated;
 }
 
 void checkpoint_hold(struct volume *v)
@@ -157,7 +177,7 @@ void checkpoint_hold(struct volume *v)
 
 void checkpoint_resume(struct volume *v)
 {
-	if (!v->checkpoint && !list_empty(&v->checkpoint_waiters))
+	if (!v->checkpoint && (!list_empty(&v->checkpoint_waiters) || !list_empty(&v->cuts)))
 		checkpoint_start(v);
 	volume_kick(v);
 }
@@ -172,16 +192,28 @@ void checkpoint_release(struct volume *v)
 
 static void checkpoint_start(struct volume *v)
 {
-	if (v->holds > 0 || (v->moving && !gc_retract(v)))
+	if (v->holds > 0)
 		return; /* checkpoint_resume sees to those who wait */
+	/* A cut has frozen already: what is being looked up now was looked up behind it. */
+	if (list_empty(&v->cuts) && ((v->moving && !gc_retract(v)) || !hydrate_retract(v)))
+		return;
 	checkpoint_begin(v);
 }
 
 static void checkpoint_begin(struct volume *v)
 {
 	struct checkpoint *c = v->failed ? NULL : checkpoint_new(v);
-	int r = c ? freeze(c) : -ENOMEM;
+	int r = c ? 0 : -ENOMEM;
 
+	if (c) {
+		c->sb = v->sb;
+		c->sb.checkpoint = v->sb.checkpoint + 1;
+		c->sb.incarnation = v->incarnation;
+	}
+	if (c && !list_empty(&v->cuts))
+		freeze_cut(c);
+	else if (c)
+		r = freeze(c);
 	if (r < 0) {
 		if (c)
 			checkpoint_free(c);
@@ -189,7 +221,9 @@ static void checkpoint_begin(struct volume *v)
 		return;
 	}
 	v->checkpoint = c;
-	list_splice_tail(&c->waits, &v->checkpoint_waiters);
+	v->reap_later = false;
+	if (!c->cut) /* theirs is the next one */
+		list_splice_tail(&c->waits, &v->checkpoint_waiters);
 	segments_want(v, STORE_STREAM_MAP);
 	c->range_next = v->frozen.n_ranges ? range_leaf_search(c) : UINT64_MAX;
 	c->state = CHECKPOINT_WAIT_SORT;
@@ -211,7 +245,7 @@ static void sort_done(struct io_work *work)
 
 	if (!c->sorted)
 		volume_fail(c->volume, -ENOMEM);
-	c->state = CHECKPOINT_MERGE;
+	c->state = c->cut ? CHECKPOINT_COUNT : CHECKPOINT_MERGE;
 	checkpoint_step(c);
 }
 
@@ -259,6 +293,9 @@ static void checkpoint_step(struct checkpoint *c)
 		case CHECKPOINT_WAIT_SYNC:
 		case CHECKPOINT_WAIT_SWAP:
 			r = 1;
+			break;
+		case CHECKPOINT_COUNT:
+			r = count_some(c);
 			break;
 		case CHECKPOINT_MERGE:
 			r = merge_some(c);
@@ -310,6 +347,27 @@ static const struct overlay_block *sorted_block(const struct checkpoint *c, uint
 	return &c->volume->frozen.blocks[c->sorted[i]];
 }
 
+/* segments_freeze, of one overlay among several. */
+static int count_some(struct checkpoint *c)
+{
+	struct volume *v = c->volume;
+
+	for (uint32_t n = 0; c->counted < v->frozen.n_blocks; c->counted++) {
+		const struct overlay_block *b = sorted_block(c, c->counted);
+
+		if (b->state != ENTRY_DATA)
+			continue;
+		if (++n > COUNTS_PER_TURN) {
+			checkpoint_yield(c, 0);
+			return 1;
+		}
+		segments_live_active(v, b->segment, -BLOCK_SIZE);
+		segments_live(v, b->segment, BLOCK_SIZE);
+	}
+	c->state = CHECKPOINT_MERGE;
+	return 0;
+}
+
 static uint64_t range_leaf_search(struct checkpoint *c)
 {
 	struct volume *v = c->volume;
@@ -321,7 +379,9 @@ static uint64_t range_leaf_search(struct checkpoint *c)
 		while (n <= (range->end - 1) / LEAF_BLOCKS) {
 			struct index_page *page = map_index_page(v, n);
 
+			/* Over a base, zeroes must be said. */
 			if (range->state == ENTRY_ZERO_RESERVED ||
+			    n * LEAF_BLOCKS * BLOCK_SIZE < v->sb.base_size ||
 			    (page && page->refs[n % INDEX_LEAVES].length != 0))
 				return n;
 			n = page ? n + 1 : round_down(n, INDEX_LEAVES) + INDEX_LEAVES;
@@ -617,23 +677,42 @@ static void on_sync(struct store_io *io)
 	swap_start(c);
 }
 
+static void swap_pin(struct checkpoint *c)
+{
+	for (int i = 0; i < SUPERBLOCK_PINS; i++) {
+		if (c->sb.pins[i].checkpoint != 0)
+			continue;
+		c->sb.pins[i] = (struct superblock_pin){.snapshot = c->cut->snapshot,
+							.size = c->cut->size,
+							.checkpoint = c->sb.checkpoint,
+							.sequence = c->sb.sequence,
+							.root = c->sb.root};
+		return;
+	}
+}
+
 static void swap_start(struct checkpoint *c)
 {
 	struct volume *v = c->volume;
 	uint32_t n = 0;
 
-	c->sb.flags = 0;
+	c->sb.flags &= SUPERBLOCK_DELETED;
 	list_for_each (&c->waits, node) {
 		struct checkpoint_wait *wait = list_entry(node, struct checkpoint_wait, link);
 
+		struct superblock_pin *pin = pin_find(&c->sb, wait->unpin);
+
 		if (wait->clean)
 			c->sb.flags |= SUPERBLOCK_CLEAN;
-		if (wait->pin < 0)
-			continue;
-		c->sb.pins[wait->pin].checkpoint = wait->unpin ? 0 : c->sb.checkpoint;
-		c->sb.pins[wait->pin].sequence = wait->unpin ? 0 : c->sb.sequence;
-		c->sb.pins[wait->pin].root = wait->unpin ? (struct blob_ref){0} : c->sb.root;
+		if (pin)
+			*pin = (struct superblock_pin){0};
+		if (wait->detach) {
+			c->sb.base = (struct id){0};
+			c->sb.base_size = c->sb.hydrated = 0;
+		}
 	}
+	if (c->cut)
+		swap_pin(c);
 	/* Incarnations that ended inside this checkpoint are of no more interest. */
 	for (uint32_t i = 0; i < c->sb.n_ended; i++)
 		if (c->sb.ended[i].last > c->sb.sequence)
@@ -654,6 +733,8 @@ static void on_swap(struct store_ctl *ctl)
 		v->sb_version++;
 		v->stats.checkpoints++;
 		overlay_free(&v->frozen);
+		if (c->cut)
+			cut_free(c->cut);
 		v->reap_later = segments_reap(v, c->sb.checkpoint, c->sb.sequence);
 	}
 	c->state = CHECKPOINT_END;
@@ -671,7 +752,8 @@ static void checkpoint_end(struct checkpoint *c)
 	checkpoint_free(c);
 	v->checkpoint = NULL;
 	checkpoint_fail_waiters(&waits, error);
-	if (!list_empty(&v->checkpoint_waiters) && !v->checkpoint)
+	views_feed(v);
+	if ((!list_empty(&v->checkpoint_waiters) || !list_empty(&v->cuts)) && !v->checkpoint)
 		checkpoint_start(v);
 	volume_kick(v);
 	checkpoint_idle_arm(v);

@@ -7,7 +7,7 @@
  *
  * The superblock goes first: a volume that has lost some of its segments must never be opened. A
  * cut after that leaves segments that are lent to nobody's volume; the next call lists and frees
- * them.
+ * them. With pins it only gets a mark, and the segments stay for them.
  */
 #include "engine/volume.h"
 
@@ -33,6 +33,7 @@ struct deletion {
 	struct store *store;
 	enum delete_state state;
 	uint64_t position; /* of the list */
+	bool pinned;
 	struct store_ctl ctl;
 };
 
@@ -52,6 +53,7 @@ void volume_delete(struct volume_op *op)
 	op->err = (struct err){0};
 	op->more = false;
 	op->freed = 0;
+	op->pins = 0;
 	d->state = DELETE_GET;
 	delete_step(d);
 }
@@ -79,8 +81,27 @@ static void delete_fail(struct deletion *d, const char *doing)
 static void swap(struct deletion *d)
 {
 	d->ctl.version++;
-	d->ctl.length = 0;
+	d->ctl.length = d->pinned ? SUPERBLOCK_BYTES : 0;
 	d->store->ops->object_swap(d->store, &d->ctl);
+}
+
+/* What comes after reading the superblock. One that can't be understood pins nothing. */
+static enum delete_state look(struct deletion *d)
+{
+	struct superblock sb;
+	bool marked;
+
+	if (superblock_decode(d->ctl.data, d->ctl.length, d->op->id, &sb) < 0)
+		return DELETE_SWAP;
+	for (int i = 0; i < SUPERBLOCK_PINS; i++)
+		d->op->pins += sb.pins[i].checkpoint != 0;
+	if (d->op->pins == 0)
+		return DELETE_SWAP;
+	d->pinned = true;
+	marked = sb.flags & SUPERBLOCK_DELETED;
+	sb.flags |= SUPERBLOCK_DELETED;
+	superblock_encode(d->ctl.data, &sb);
+	return marked ? DELETE_END : DELETE_SWAP;
 }
 
 static void delete_step(struct deletion *d)
@@ -95,16 +116,19 @@ static void delete_step(struct deletion *d)
 			ops->object_get(d->store, &d->ctl);
 			return;
 		case DELETE_WAIT_GET:
-			delete_enter(d, d->ctl.error == -ENOENT ? DELETE_LIST : DELETE_SWAP);
-			if (d->ctl.error && d->ctl.error != -ENOENT)
+			if (d->ctl.error == -ENOENT)
+				delete_enter(d, DELETE_LIST);
+			else if (d->ctl.error)
 				delete_fail(d, "reading its superblock");
+			else
+				delete_enter(d, look(d));
 			continue;
 		case DELETE_SWAP:
 			delete_enter(d, DELETE_WAIT_SWAP);
 			swap(d);
 			return;
 		case DELETE_WAIT_SWAP:
-			delete_enter(d, DELETE_LIST);
+			delete_enter(d, d->pinned ? DELETE_END : DELETE_LIST);
 			if (d->ctl.error)
 				delete_fail(d, "deleting its superblock");
 			continue;

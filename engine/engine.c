@@ -23,6 +23,7 @@
 #define CHECKPOINT_BLOCKS (128 * 1024)
 #define GC_SLACK          (256 * MiB)
 #define CHECKPOINT_IDLE   (5 * NSEC_PER_SEC)
+#define HYDRATE_RETRY     (30 * NSEC_PER_SEC)
 
 static void engine_run(struct io_hook *hook);
 
@@ -42,6 +43,8 @@ static void engine_defaults(struct engine_config *c)
 		c->gc_slack = GC_SLACK;
 	if (c->checkpoint_idle_ns == 0)
 		c->checkpoint_idle_ns = CHECKPOINT_IDLE;
+	if (c->hydrate_retry_ns == 0)
+		c->hydrate_retry_ns = HYDRATE_RETRY;
 }
 
 static bool engine_pools(struct engine *e)
@@ -168,8 +171,12 @@ static void op_start(struct op *op)
 	case OP_ZERO:
 	case OP_TRIM:
 	case OP_RESIZE:
-	case OP_MOVE:
 		write_start(op);
+		break;
+	case OP_MOVE:
+	case OP_SNAPSHOT:
+	case OP_HYDRATE:
+		CHECK(false); /* they go straight to the log's queue */
 		break;
 	case OP_FLUSH:
 		flush_start(op);
@@ -227,7 +234,7 @@ static void engine_run(struct io_hook *hook)
 	if (!list_empty(&e->leaf_starved))
 		leaf_feed_starved(e);
 	while ((node = list_pop(&e->resizes))) {
-		if (volume_resize_start(list_entry(node, struct volume, resize)))
+		if (volume_ops_start(list_entry(node, struct volume, resize)))
 			continue;
 		list_add_head(&e->resizes, node);
 		break;
@@ -270,6 +277,8 @@ void op_done(struct op *op)
 	struct block_req *req = op->req;
 	struct volume_op *volume_op = op->volume_op;
 	struct gc *gc = op->gc;
+	struct hydrate_unit *unit = op->unit;
+	enum op_kind kind = op->kind;
 	int error = op->error;
 
 	CHECK(!op->locked);
@@ -287,6 +296,10 @@ void op_done(struct op *op)
 		block_done(req, error);
 	} else if (gc) {
 		gc_on_moved(gc, error);
+	} else if (unit) {
+		hydrate_on_logged(unit, error);
+	} else if (kind == OP_SNAPSHOT) {
+		cut_done(volume_op, error);
 	} else {
 		volume_op->err.code = error;
 		volume_op->done(volume_op);

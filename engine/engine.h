@@ -38,6 +38,8 @@ struct engine_config {
 	uint64_t gc_slack; /* bytes of garbage that are never worth collecting; 0: the default */
 	uint64_t checkpoint_idle_ns; /* a changed volume that rests this long is checkpointed; 0:
 					default */
+	uint64_t hydrate_retry_ns; /* rest before what the base could not give is asked for again;
+				      0: default */
 	/* Told of each block that can't be read as it was written; on the loop. May be NULL. */
 	void (*bad_block)(void *arg, struct id volume, uint64_t lba, const char *why);
 	void *bad_block_arg;
@@ -72,7 +74,15 @@ struct volume_stats {
 	uint64_t logged_bytes;   /* appended to the log since open, headers included */
 	uint64_t moved_bytes;    /* copied by garbage collection since open, headers included */
 	uint64_t map_bytes;      /* leaves and the rest of the map, written since open */
+	struct id base;          /* snapshot that unwritten blocks come from; all 0: none */
+	uint64_t base_size;      /* bytes of the volume that it covers */
+	uint64_t hydrated;       /* of them, copied in or passed by; base_size: only to be detached */
+	uint64_t hydrate_failed; /* bytes in the newest pass that the base could not give */
+	uint64_t base_bytes;     /* read from the base since open, for whatever reason */
 };
+
+struct volume_base;
+struct volume_view;
 
 /* An operation on a volume as a whole; belongs to the engine until `done`. */
 struct volume_op {
@@ -90,13 +100,30 @@ struct volume_op {
 	uint64_t n_wrong;
 	bool counters_only; /* check: do not read the stored blocks */
 
+	/* Snapshots and views, below. */
+	struct id snapshot; /* snapshot, unpin, view_open: its id. create: the base; all 0: none */
+	uint64_t sequence;  /* snapshot: out, the record at which it was cut */
+	uint64_t hold_ns;   /* snapshot: publish nothing behind the cut, at most so long; 0: go on */
+	void (*placed)(struct volume_op *op); /* snapshot: see there; may be NULL */
+	uint64_t base_size;       /* create: bytes of the base, a multiple of 4096, <= size */
+	struct volume_base *base; /* open: where INHERIT blocks are read; NULL: they read as -EIO */
+	bool deleted;             /* open: a deleted volume, for the sake of its pins */
+	struct volume_view *view; /* view_open: out */
+	uint32_t pins;            /* delete: out, snapshots that keep its segments */
+
 	bool more;      /* delete: out, segments are left */
 	uint64_t freed; /* delete: out, segments that this call freed */
 
 	void *private;
+	struct list link; /* from here on: the engine's own */
+	struct io_op turn;
+	uint8_t cut_state;
+	bool telling;
+	bool ended;
 };
 
-/* Makes a volume of zeroes. Durable when done. -EEXIST, -ENOSPC. */
+/* Makes a volume of zeroes, or of a snapshot's blocks (op->snapshot, op->base_size). Durable when
+ * done. -EEXIST, -ENOSPC. */
 void volume_create(struct volume_op *op);
 /* Recovers the volume and opens it: -ENOENT; -EUCLEAN for damage that would make it lie (err says
  * what). */
@@ -106,23 +133,174 @@ void volume_open(struct volume_op *op);
 void volume_close(struct volume_op *op);
 /* Makes everything published durable and checkpointed now. */
 void volume_checkpoint(struct volume_op *op);
-/* As volume_checkpoint, and pins its root: what it refers to is kept until volume_unpin. At most
- * five roots at a time, slots 0 to 4; pins last over restarts. */
-void volume_pin(struct volume_op *op, int slot);
-void volume_unpin(struct volume_op *op, int slot);
 /* Grows the volume by a RESIZE record; durable when done. One at a time; never to less than it has.
  */
 void volume_resize(struct volume_op *op);
 /* Deletes a volume that is not open. First its superblock goes, durably: from then on there is no
  * such volume. Then its segments, at most VOLUME_DELETE_BATCH in one call: op->more says that some
  * are left, and the caller calls again, now or after the next start. Deleting what is gone already
- * is no error. */
+ * is no error.
+ *
+ * Pins outlive it: with some (op->pins) the superblock is only marked, volume_open says -ENOENT but
+ * for op->deleted, and all segments stay. When the last pin has gone, the caller calls again. Of a
+ * volume that was not closed cleanly only the superblock is looked at: if a snapshot of it is
+ * pending, open and close it first, so that its cut becomes a pin. */
 void volume_delete(struct volume_op *op);
 #define VOLUME_DELETE_BATCH                                                                        \
 	512 /* segments; a call takes milliseconds, and stopping waits for one */
 /* Walks everything: counters against maps, and with `say` every stored block against its checksum.
  */
 void volume_check(struct volume_op *op);
+
+/* ---- Snapshots ----------------------------------------------------------------------------------
+ *
+ *  S1  A snapshot holds exactly what the log says up to its SNAPSHOT record, at `sequence`. When
+ *      volume_snapshot is done, the record is durable: whatever crash follows, the pin is there.
+ *      If it was not done, the pin is there after the crash, or it is not.
+ *  S2  Taking one waits for no checkpoint, merge or garbage collection, only for what is being
+ *      appended and one sync. I/O goes on.
+ *  S3  What a pin refers to stays, readable, until volume_unpin, even if the volume is deleted.
+ *      After that nothing is kept for it, and nothing costs more than before.
+ *  S4  Blocks have births: `volume_view_next` finds the 512-KiB units that users changed since an
+ *      older snapshot's sequence without reading data or unchanged parts of the map.
+ */
+#define VOLUME_PINS        5            /* at a time: EBS's limit of pending snapshots */
+#define VOLUME_UNIT        (512 * 1024) /* bytes: the unit of changes, as in the EBS direct APIs */
+#define VOLUME_UNIT_BLOCKS (VOLUME_UNIT / BLOCK_SIZE)
+
+/* Cuts a snapshot op->snapshot (not all 0). -EAGAIN: VOLUME_PINS are pinned or on their way;
+ * -EEXIST: this one is; -EROFS, -EIO, -ENOSPC. On an error after the cut got its place (-EIO) it may
+ * still be found after the next open: see volume_pins.
+ *
+ * op->placed runs once, on the loop, when all before the cut is published: what is issued from then
+ * on is not in it. With op->hold_ns nothing behind the cut is published or answered until
+ * volume_release or until that time has passed. `done` comes later, on an error without `placed`.
+ */
+void volume_snapshot(struct volume_op *op);
+/* Ends a hold. False: it had ended by itself before, so that the common point is lost. */
+bool volume_release(struct volume *volume);
+
+/* Several volumes, each on whatever loop, at one common point: no volume's cut contains a write
+ * that was issued after another volume's was answered, or that was issued by somebody who had read
+ * such a write. Each volume holds its publishing from its own cut on, until all are placed. */
+struct volume_cut_part {
+	struct volume *volume; /* stays open until done */
+	struct io_loop *loop;  /* the volume's */
+	struct id snapshot;
+	uint64_t sequence; /* out */
+	struct err err;    /* out */
+	/* The engine's own. */
+	struct volume_cut *cut;
+	struct io_msg msg;      /* to the volume's loop */
+	struct io_msg msg_back; /* to the caller's */
+	struct volume_op op;
+	bool placed;
+	bool over;
+	bool released;
+	bool lapsed;
+};
+struct volume_cut {
+	struct io_loop *loop;         /* the caller's: done runs there */
+	struct volume_cut_part *parts; /* each volume once */
+	uint32_t n;
+	uint64_t hold_ns; /* longest time that a volume holds; 0: the default of a second */
+	void (*done)(struct volume_cut *cut);
+	struct err err; /* out: the first part's that failed, or -ETIMEDOUT: a hold ended early. On
+			   an error there is no common point: the caller unpins what was made. */
+	/* The engine's own. */
+	uint32_t left;
+	bool releasing;
+};
+void volume_cut(struct volume_cut *cut);
+
+struct volume_pin {
+	struct id snapshot;
+	uint64_t sequence;
+	uint64_t size; /* bytes of the volume at that point */
+	bool ready;    /* its root is on disk; until then it is merged, which needs nobody's help */
+};
+/* The pins, cuts on their way included; returns how many. Whoever opens a volume asks for them and
+ * unpins what no snapshot needs. */
+unsigned volume_pins(const struct volume *volume, struct volume_pin ret_pins[VOLUME_PINS]);
+/* Lets a pin go (op->snapshot). Durable when done; what only it needed is free then. -ENOENT;
+ * -EBUSY: a view of it is open. */
+void volume_unpin(struct volume_op *op);
+
+/* A read-only look at a pinned root, while the volume goes on. op->volume, op->snapshot -> op->view.
+ * Waits until the pin is ready. -ENOENT; -EIO, -EUCLEAN: its root can't be read. A view takes about
+ * 100 KiB and one operation at a time; a caller that wants more in flight opens several. They end
+ * before their volume is closed. */
+void volume_view_open(struct volume_op *op);
+void volume_view_close(struct volume_view *view); /* nothing is in flight */
+void volume_view_info(const struct volume_view *view, struct volume_pin *ret_pin);
+
+enum volume_block {
+	VOLUME_BLOCK_ZERO,
+	VOLUME_BLOCK_DATA,
+	VOLUME_BLOCK_BASE, /* not written since the volume was made: the base's byte, given here */
+	VOLUME_BLOCK_BAD,  /* lost, here or in the base; its bytes are zeroes here */
+};
+
+/* An operation on a view; belongs to it until `done`, which never runs inside the call. */
+struct volume_view_req {
+	struct volume_view *view;
+	void (*done)(struct volume_view_req *req);
+	bool all;       /* next: each unit of which the map says something, hydrated ones too */
+	uint64_t since; /* next: else only units with a birth above this; 0: all that users changed
+			 */
+	uint64_t unit;  /* next: in, where to start; out, the one found. read: which */
+	uint64_t birth; /* next: out */
+	void *buf;      /* read: VOLUME_UNIT bytes, page-aligned; past the end of the volume: zeroes */
+	uint8_t states[VOLUME_UNIT_BLOCKS]; /* read: out, enum volume_block */
+	int error; /* next: -ENOENT: there are no more. Both: -EIO: the map there is damaged (read:
+		      all blocks are BAD) */
+};
+void volume_view_next(struct volume_view_req *req);
+void volume_view_read(struct volume_view_req *req);
+
+/* ---- Volumes made of a snapshot -----------------------------------------------------------------
+ *
+ *  B1  A block that was never written nor trimmed reads as the base says, up to base_size; after
+ *      that it is zeroes. If the base can't say, the read fails, that block is named, and the
+ *      volume's health is impaired.
+ *  B2  Hydration never overwrites what a user wrote, live or in replay, and is no change to an
+ *      incremental snapshot.
+ *  B3  The base is let go when every block of it is here or zero, durably; not before.
+ */
+struct volume_base_req {
+	uint64_t lba;    /* blocks of 4 KiB */
+	uint32_t blocks; /* read: all within one VOLUME_UNIT. status: how many are asked about */
+	void *buf;       /* read: page-aligned */
+	bool demand;     /* somebody waits for it: ahead of what hydration asks */
+	void (*done)(struct volume_base_req *req); /* on the volume's loop, never inside the call */
+	int error;     /* out: 0 or a negative errno: none of it can be had */
+	bool zero;     /* status: out, the first `n` of the blocks are zeroes; else there is data */
+	uint32_t n;    /* status: out, 1 to blocks */
+	void *private; /* the base's own, with link */
+	struct list link;
+};
+
+struct volume_base_ops {
+	/* Fills buf with verified bytes. */
+	void (*read)(struct volume_base *base, struct volume_base_req *req);
+	/* Zeroes or data, without reading data. */
+	void (*status)(struct volume_base *base, struct volume_base_req *req);
+	/* The volume asks no more: it is closed, or (hydrated) needs the base no longer, durably.
+	 * Nothing is in flight. Runs once for each volume_open that succeeded. */
+	void (*release)(struct volume_base *base, bool hydrated);
+};
+
+/* Whoever opens the volume embeds one; it lives until `release`, or until an open failed. */
+struct volume_base {
+	const struct volume_base_ops *ops;
+	struct id snapshot; /* must be the volume's base: else volume_open says -EINVAL */
+};
+
+/* Copies the base in behind reads and writes, at most so many bytes per second (zeroes are free);
+ * 0: not now, as after open; UINT64_MAX: as fast as it goes. Goes on where it was after a restart.
+ * What the base can't give stays the base's, is named, and is asked for again later
+ * (engine_config.hydrate_retry_ns). volume_stats tells how far it is. */
+void volume_hydrate(struct volume *volume, uint64_t bytes_per_second);
 
 struct block_dev *volume_dev(struct volume *volume);
 struct id volume_id(const struct volume *volume);

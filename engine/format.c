@@ -13,6 +13,7 @@
 
 /* Fields that one byte could flip must not lead to lengths beyond these. */
 #define STRUCTURE_MAX ((uint32_t)8 << 20)
+#define PIN_NAMES     2552 /* offset in the superblock */
 
 static uint32_t volume_seed(struct id volume)
 {
@@ -166,7 +167,9 @@ static int record_runs_check(const uint8_t *buf, const struct record_header *h)
 			return -EBADMSG;
 		if (run.type == RUN_MOVE && run.blocks <= RECORD_BLOCKS_MAX)
 			sums += run.blocks;
-		if (run.type != RUN_WRITE)
+		if (run.type == RUN_SNAPSHOT && h->n_runs != 1)
+			return -EBADMSG;
+		if (!run_has_payload(&run))
 			continue;
 		sums += run.blocks;
 		if (run.blocks > RECORD_BLOCKS_MAX ||
@@ -272,7 +275,11 @@ void superblock_encode(uint8_t buf[SUPERBLOCK_BYTES], const struct superblock *s
 	cursor_put_le32(&c, sb->replay_offset);
 	cursor_put_le32(&c, 0);
 	blob_ref_put(&c, &sb->root);
-	cursor_take(&c, 40); /* base snapshot, its size, hydration cursor */
+	cursor_put_le64(&c, sb->base.hi);
+	cursor_put_le64(&c, sb->base.lo);
+	cursor_put_le64(&c, sb->base_size);
+	cursor_put_le64(&c, sb->hydrated);
+	cursor_take(&c, 8);
 	for (int i = 0; i < SUPERBLOCK_PINS; i++) {
 		cursor_put_le64(&c, sb->pins[i].checkpoint);
 		cursor_put_le64(&c, sb->pins[i].sequence);
@@ -283,6 +290,13 @@ void superblock_encode(uint8_t buf[SUPERBLOCK_BYTES], const struct superblock *s
 	for (uint32_t i = 0; i < sb->n_ended; i++) {
 		cursor_put_le64(&c, sb->ended[i].incarnation);
 		cursor_put_le64(&c, sb->ended[i].last);
+	}
+	CHECK(!c.bad);
+	c = cursor_over(buf + PIN_NAMES, SUPERBLOCK_BYTES - PIN_NAMES);
+	for (int i = 0; i < SUPERBLOCK_PINS; i++) {
+		cursor_put_le64(&c, sb->pins[i].snapshot.hi);
+		cursor_put_le64(&c, sb->pins[i].snapshot.lo);
+		cursor_put_le64(&c, sb->pins[i].size);
 	}
 	CHECK(!c.bad);
 	prologue_seal(buf, SUPERBLOCK_BYTES, sb->volume);
@@ -305,7 +319,11 @@ static void superblock_fields(const uint8_t *buf, struct superblock *sb)
 	sb->replay_offset = cursor_get_le32(&c);
 	cursor_take(&c, 4);
 	blob_ref_get(&c, &sb->root);
-	cursor_take(&c, 40);
+	sb->base.hi = cursor_get_le64(&c);
+	sb->base.lo = cursor_get_le64(&c);
+	sb->base_size = cursor_get_le64(&c);
+	sb->hydrated = cursor_get_le64(&c);
+	cursor_take(&c, 8);
 	for (int i = 0; i < SUPERBLOCK_PINS; i++) {
 		sb->pins[i].checkpoint = cursor_get_le64(&c);
 		sb->pins[i].sequence = cursor_get_le64(&c);
@@ -316,6 +334,13 @@ static void superblock_fields(const uint8_t *buf, struct superblock *sb)
 	for (uint32_t i = 0; i < sb->n_ended && i < SUPERBLOCK_ENDED; i++) {
 		sb->ended[i].incarnation = cursor_get_le64(&c);
 		sb->ended[i].last = cursor_get_le64(&c);
+	}
+	CHECK(!c.bad);
+	c = cursor_over(buf + PIN_NAMES, SUPERBLOCK_BYTES - PIN_NAMES);
+	for (int i = 0; i < SUPERBLOCK_PINS; i++) {
+		sb->pins[i].snapshot.hi = cursor_get_le64(&c);
+		sb->pins[i].snapshot.lo = cursor_get_le64(&c);
+		sb->pins[i].size = cursor_get_le64(&c);
 	}
 	CHECK(!c.bad);
 }
@@ -338,6 +363,8 @@ int superblock_decode(const uint8_t *buf, size_t len, struct id volume, struct s
 		return -ENOTSUP;
 	superblock_fields(buf, &sb);
 	if (sb.n_ended > SUPERBLOCK_ENDED || sb.size > VOLUME_SIZE_MAX || sb.size % BLOCK_SIZE)
+		return -EBADMSG;
+	if (sb.base_size > sb.size || sb.base_size % BLOCK_SIZE || sb.hydrated % BLOCK_SIZE)
 		return -EBADMSG;
 	*ret_sb = sb;
 	return 0;

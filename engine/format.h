@@ -73,6 +73,11 @@
  * It counts for each block only where the map still names the old place. The copies stand in
  * records of the moved stream, which have sequence 0 and keep the nonces; they are durable before
  * the MOVE is logged.
+ *
+ * HYDRATE looks like WRITE, and counts for each block only where the map still says INHERIT.
+ *
+ * SNAPSHOT is alone in its record. Its nonce and argument are the snapshot's id (hi, lo); first
+ * block and blocks are 0.
  */
 #define RECORD_FIXED    128
 #define RUN_BYTES       48
@@ -91,8 +96,8 @@ enum run_type {
 	RUN_ZERO = 2, /* WRITE_ZEROES */
 	RUN_TRIM = 3,
 	RUN_MOVE = 4,     /* garbage collection has copied these blocks */
-	RUN_HYDRATE = 5,  /* reserved: data of the base snapshot */
-	RUN_SNAPSHOT = 6, /* reserved */
+	RUN_HYDRATE = 5,  /* data of the base snapshot */
+	RUN_SNAPSHOT = 6, /* all up to here is in it */
 	RUN_RESIZE = 7,
 	RUN_FENCE = 8, /* reserved */
 	RUN_PAD = 9,   /* nothing */
@@ -112,6 +117,12 @@ struct run {
 	uint64_t nonce;
 	uint64_t argument;
 };
+
+/* The blocks of the run stand in the record's payload, with a checksum each. */
+static inline bool run_has_payload(const struct run *run)
+{
+	return run->type == RUN_WRITE || run->type == RUN_HYDRATE;
+}
 
 struct record_header {
 	struct id volume;
@@ -270,20 +281,26 @@ void root_get_ref(const uint8_t *buf, uint32_t i, uint32_t *ret_number, struct b
  *  80  u64 checkpoint number; 88 u64 checkpoint sequence; 96 u32 checksum of that record; 100 u32 0
  * 104  u64 replay segment (all ones: none); 112 u32 replay offset, bytes; 116 u32 0
  * 120  reference to the root (length 0: no checkpoint yet, the volume is empty)
- * 152  u64 base snapshot hi, lo; 168 u64 its size; 176 u64 hydration cursor (reserved, 0)
+ * 152  u64 base snapshot hi, lo (0: none); 168 u64 bytes that it covers; 176 u64 hydration cursor:
+ *      below it every block is the volume's own or zero in the base, bytes
  * 192  5 pins: u64 checkpoint number (0: none), u64 sequence, reference to the root
  * 432  u32 ended incarnations; 436 u32 0; 440 each: u64 incarnation, u64 last sequence
  * 1464 key table: 16 slots of 64 bytes (reserved, 0)
- * 2488 label, 64 bytes (reserved, 0); 2552 end
+ * 2488 label, 64 bytes (reserved, 0)
+ * 2552 of each pin: u64 snapshot id hi, lo, u64 size of the volume in bytes; 2672 end
  */
-#define SUPERBLOCK_BYTES 2552
+#define SUPERBLOCK_BYTES 2672
 #define SUPERBLOCK_PINS  5 /* EBS's limit of pending snapshots */
 #define SUPERBLOCK_ENDED 64
 #define SUPERBLOCK_CLEAN 1 /* flags: closed cleanly, nothing to replay */
+#define SUPERBLOCK_DELETED                                                                         \
+	2 /* flags: there is no such volume any more; only its pins are of interest */
 #define REPLAY_NOWHERE   UINT64_MAX
 
 struct superblock_pin {
-	uint64_t checkpoint;
+	struct id snapshot;
+	uint64_t size;
+	uint64_t checkpoint; /* 0: the slot is free */
 	uint64_t sequence;
 	struct blob_ref root;
 };
@@ -299,6 +316,9 @@ struct superblock {
 	uint64_t replay_segment;
 	uint32_t replay_offset;
 	struct blob_ref root;
+	struct id base; /* all 0: none */
+	uint64_t base_size;
+	uint64_t hydrated;
 	struct superblock_pin pins[SUPERBLOCK_PINS];
 	uint32_t n_ended;
 	struct {

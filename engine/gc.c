@@ -351,7 +351,7 @@ static void parse_record(struct gc *g, uint32_t at, const struct record_header *
 		record_run(g->buf + at, i, &run);
 		if (run.type == RUN_MOVE)
 			sum += (uint32_t)run.blocks;
-		for (uint32_t b = 0; run.type == RUN_WRITE && b < run.blocks; b++) {
+		for (uint32_t b = 0; run_has_payload(&run) && b < run.blocks; b++) {
 			if (g->n_blocks == g->engine->store->info.segment_size / BLOCK_SIZE)
 				return;
 			g->blocks[g->n_blocks++] = (struct gc_block){
@@ -638,6 +638,10 @@ static int gc_move(struct gc *g)
 	struct op *op;
 	uint32_t n;
 
+	if (v->n_cutting > 0) { /* look behind the cut, not before it */
+		gc_rest(g, NSEC_PER_MSEC);
+		return 1;
+	}
 	v->moving = true;
 	if (gc_gather(g, &n))
 		return 1;
@@ -677,6 +681,14 @@ bool gc_retract(struct volume *v)
 		return true;
 	}
 	return false;
+}
+
+void gc_bar(struct volume *v)
+{
+	struct gc *g = v->engine->gc;
+
+	if (v->moving && !gc_retract(v) && g->state == GC_MOVE)
+		g->next = g->moved; /* it is being looked up, and asleep */
 }
 
 void gc_on_moved(struct gc *g, int error)

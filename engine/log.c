@@ -25,6 +25,10 @@ void log_run(struct volume *v)
 {
 	if (v->failed)
 		checkpoint_space_kick(v);
+	if (v->released) {
+		v->released = false;
+		log_publish(v);
+	}
 	if (!list_empty(&v->blocked))
 		write_retry_blocked(v);
 	while (!list_empty(&v->write_queue) && v->n_in_flight < RECORDS_IN_FLIGHT)
@@ -58,6 +62,7 @@ static uint32_t fill_header(const struct fill *f, uint32_t more_runs, uint32_t m
 
 /* What the op's next part brings to a record. */
 struct part {
+	bool alone; /* in its record */
 	uint32_t runs;
 	uint32_t sums;
 	uint32_t payload; /* bytes */
@@ -65,7 +70,7 @@ struct part {
 
 static void part_size(const struct op *op, struct part *ret_part)
 {
-	*ret_part = (struct part){.runs = 1};
+	*ret_part = (struct part){.runs = 1, .alone = op->kind == OP_SNAPSHOT};
 	switch (op->kind) {
 	case OP_WRITE:
 		ret_part->sums = (uint32_t)min_u64(op->end - op->next, RECORD_BLOCKS_MAX);
@@ -79,8 +84,13 @@ static void part_size(const struct op *op, struct part *ret_part)
 	case OP_MOVE:
 		ret_part->runs = gc_move_size(op->gc, &ret_part->sums);
 		return;
+	case OP_HYDRATE:
+		ret_part->runs = hydrate_size(op->unit, &ret_part->sums);
+		ret_part->payload = ret_part->sums * BLOCK_SIZE;
+		return;
 	case OP_TRIM:
 	case OP_RESIZE:
+	case OP_SNAPSHOT:
 	case OP_READ:
 	case OP_FLUSH:
 	case OP_STATUS:
@@ -102,6 +112,8 @@ static bool part_fits(const struct fill *f, const struct part *part)
 
 	if (f->closed || h->n_runs + part->runs > RECORD_RUNS_MAX ||
 	    h->n_sums + part->sums > RECORD_BLOCKS_MAX)
+		return false;
+	if (part->alone && h->n_runs > 0)
 		return false;
 	return fill_header(f, part->runs, part->sums) + f->payload + part->payload + kept <=
 	       f->room;
@@ -194,6 +206,28 @@ static void fill_move(struct fill *f, const struct op *op, const struct part *pa
 	rec->h.n_sums += part->sums;
 }
 
+static void fill_hydrate(struct fill *f, const struct op *op, const struct part *part)
+{
+	for (uint32_t i = 0; i < part->runs; i++) {
+		uint64_t lba;
+		uint32_t blocks;
+		uint8_t *p = hydrate_run(op->unit, i, &lba, &blocks);
+
+		fill_data(f, fill_run(f, RUN_HYDRATE, lba, blocks), lba, p, blocks);
+	}
+	hydrate_sequenced(op->unit);
+}
+
+static void fill_snapshot(struct fill *f, const struct op *op)
+{
+	struct run *run = fill_run(f, RUN_SNAPSHOT, 0, 0);
+
+	run->nonce = op->volume_op->snapshot.hi;
+	run->argument = op->volume_op->snapshot.lo;
+	f->closed = true;
+	cut_sequenced(op->volume, op->volume_op, f->rec->h.sequence);
+}
+
 static void fill_op(struct fill *f, struct op *op, const struct part *part)
 {
 	struct record *rec = f->rec;
@@ -208,6 +242,12 @@ static void fill_op(struct fill *f, struct op *op, const struct part *part)
 		break;
 	case OP_MOVE:
 		fill_move(f, op, part);
+		break;
+	case OP_HYDRATE:
+		fill_hydrate(f, op, part);
+		break;
+	case OP_SNAPSHOT:
+		fill_snapshot(f, op);
 		break;
 	case OP_RESIZE:
 		fill_run(f, RUN_RESIZE, 0, 0)->argument = op->volume_op->size;
@@ -357,7 +397,9 @@ static bool record_begin(struct volume *v)
 		log_fail_queued(v, -EIO);
 		return false;
 	}
-	if (checkpoint_must_wait(v))
+	/* A cut takes the overlay that is too full out of the way. */
+	if (checkpoint_must_wait(v) &&
+	    list_first(&v->write_queue, struct op, link)->kind != OP_SNAPSHOT)
 		return false;
 	rec = record_get(v);
 	if (!rec)
@@ -438,6 +480,26 @@ static void apply_zero(struct volume *v, const struct record_header *h, const st
 	}
 }
 
+/* What the base gave counts only where nothing has changed the block since it was looked up: as
+ * apply_move. */
+static void apply_hydrate(struct volume *v, const struct record_header *h, const struct run *run,
+			  const uint32_t *sums, struct segment *segment)
+{
+	struct entry e = {.segment = segment->id & ((UINT64_C(1) << 48) - 1), .state = ENTRY_DATA};
+	uint32_t start = (h->offset + h->header_length) / BLOCK_SECTOR + run->payload_offset;
+
+	for (uint32_t i = 0; i < run->blocks; i++) {
+		struct entry old;
+
+		if (overlay_get(&v->active, run->lba + i, &old))
+			continue;
+		e.offset = start + i * (BLOCK_SIZE / BLOCK_SECTOR);
+		e.sum = sums[i];
+		overlay_put_moved(&v->active, run->lba + i, &e, h->sequence, &old);
+		segment->live_active += BLOCK_SIZE;
+	}
+}
+
 /* A copy counts only where nothing has changed the block since it was made. What changed since the
  * last checkpoint began is in the overlay, and no checkpoint begins while a MOVE is on its way
  * (gc.c). So what the overlay does not know is as it was, here and in replay. */
@@ -492,7 +554,10 @@ void log_apply(struct volume *v, const struct record_header *h, const struct run
 			sums += run->blocks;
 			break;
 		case RUN_HYDRATE:
-		case RUN_SNAPSHOT:
+			apply_hydrate(v, h, run, sums, segment);
+			sums += run->blocks;
+			break;
+		case RUN_SNAPSHOT: /* cut_place, once the record counts as published */
 		case RUN_FENCE:
 		case RUN_PAD:
 			break;
@@ -507,6 +572,8 @@ static void record_publish(struct volume *v, struct record *rec)
 	v->published_sum = rec->h.checksum;
 	v->published_segment = rec->h.segment;
 	v->published_end = rec->h.offset + rec->h.header_length + rec->h.payload_length;
+	if (rec->runs[0].type == RUN_SNAPSHOT)
+		cut_place(v, &rec->runs[0]);
 }
 
 /* One of the op's records is published or lost. */
@@ -518,7 +585,8 @@ static void op_part_done(struct op *op, int error)
 		return;
 	if (op->next < op->end) /* failed with parts still queued: log_fail_queued ends it */
 		return;
-	if (!op->error && (op->kind == OP_RESIZE || (op->req && (op->req->flags & BLOCK_FUA))))
+	if (!op->error && (op->kind == OP_RESIZE || op->kind == OP_SNAPSHOT ||
+			   (op->req && (op->req->flags & BLOCK_FUA))))
 		log_wait_durable(op);
 	else
 		op_done(op);
@@ -538,7 +606,7 @@ static void log_publish(struct volume *v)
 	while (!list_empty(&v->in_flight)) {
 		struct record *rec = list_first(&v->in_flight, struct record, link);
 
-		if (!rec->completed)
+		if (!rec->completed || (v->hold && rec->h.sequence > v->hold))
 			break;
 		if (rec->error)
 			v->log_ended = true;
@@ -564,7 +632,8 @@ void log_fail_queued(struct volume *v, int error)
 	for (struct list *node; (node = list_pop(&now));) {
 		struct op *op = list_entry(node, struct op, link);
 
-		if (error == -ENOSPC && op->kind != OP_WRITE && op->kind != OP_ZERO) {
+		if (error == -ENOSPC &&
+		    (op->kind == OP_TRIM || op->kind == OP_RESIZE || op->kind == OP_MOVE)) {
 			list_add_tail(&v->write_queue, &op->link); /* a trim makes room: it waits */
 			continue;
 		}
@@ -581,7 +650,8 @@ void log_fail_queued(struct volume *v, int error)
 bool log_is_quiet(const struct volume *v)
 {
 	return list_empty(&v->write_queue) && list_empty(&v->in_flight) &&
-	       list_empty(&v->blocked) && list_empty(&v->sync_waiters) && !v->sync_running;
+	       list_empty(&v->blocked) && list_empty(&v->sync_waiters) && !v->sync_running &&
+	       list_empty(&v->cuts_asked);
 }
 
 /* ---- Making durable -----------------------------------------------------------------------------
@@ -652,5 +722,7 @@ void volume_fail(struct volume *v, int error)
 	if (!v->failed)
 		v->failed = error;
 	v->stats.health = VOLUME_FAILED;
+	v->hold = 0;
+	v->released = true;
 	volume_kick(v);
 }

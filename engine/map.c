@@ -90,6 +90,8 @@ int map_get(struct volume *v, uint64_t lba, struct entry *ret_entry)
 
 	if (!overlay_is_empty(&v->active) && overlay_get(&v->active, lba, ret_entry))
 		return 0;
+	if (!list_empty(&v->cuts) && cut_overlay_get(v, lba, ret_entry))
+		return 0;
 	if (!overlay_is_empty(&v->frozen) && overlay_get(&v->frozen, lba, ret_entry))
 		return 0;
 	page = map_index_page(v, number);
@@ -112,7 +114,8 @@ int map_get_run(struct volume *v, uint64_t lba, uint64_t n, struct entry *ret_en
 	uint64_t unit = page ? LEAF_BLOCKS : LEAF_BLOCKS * INDEX_LEAVES;
 
 	*ret_n = 1;
-	if (!overlay_is_empty(&v->active) || !overlay_is_empty(&v->frozen))
+	if (!overlay_is_empty(&v->active) || !overlay_is_empty(&v->frozen) ||
+	    !list_empty(&v->cuts))
 		return map_get(v, lba, ret_entry);
 	if (page && page->refs[number % INDEX_LEAVES].length != 0)
 		return map_get(v, lba, ret_entry);

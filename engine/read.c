@@ -13,6 +13,8 @@
 
 static int read_one(struct op *op);
 static void read_data(struct op *op, struct read_io *io, const struct entry *e);
+static int read_base(struct op *op);
+static void status_step(struct op *op);
 static void read_on_io(struct store_io *store_io);
 static void read_part_done(struct op *op);
 
@@ -46,6 +48,10 @@ static void read_on_leaf(struct leaf_wait *wait, int error)
 /* Starts what can be started; waits for a leaf or a pooled object, or ends. */
 void read_step(struct op *op)
 {
+	if (op->kind == OP_STATUS) {
+		status_step(op);
+		return;
+	}
 	while (op->next < op->end && !op->error) {
 		int r = read_one(op);
 
@@ -126,6 +132,9 @@ static int read_one(struct op *op)
 		return r;
 	switch ((enum entry_state)e.state) {
 	case ENTRY_INHERIT:
+		if (hydrate_has(v, op->next))
+			return read_base(op);
+		/* fallthrough */
 	case ENTRY_ZERO:
 	case ENTRY_ZERO_RESERVED:
 		if (op_is_edges(op))
@@ -151,6 +160,84 @@ static int read_one(struct op *op)
 		return 0;
 	}
 	return -EIO;
+}
+
+static void read_on_base(struct volume_base_req *req)
+{
+	struct read_io *io = container_of(req, struct read_io, base);
+	struct op *op = io->op;
+	struct volume *v = op->volume;
+
+	if (req->error) {
+		volume_bad_block(v, req->lba, "its base snapshot can't be read");
+		op->error = op->error ? op->error : -EIO;
+	} else if (io->bounce) {
+		memcpy(io->copy_to, io->bounce + io->copy_from, io->copy_len);
+	}
+	if (io->bounce)
+		block_put(v->engine, io->bounce);
+	pool_put(v->engine->read_ios, io);
+	hydrate_user(v, -1);
+	read_part_done(op);
+}
+
+/* How many blocks from op->next on are whole, and the base's; within one of its units. */
+static uint32_t base_gather(const struct op *op)
+{
+	uint64_t unit_end = round_down(op->next, VOLUME_UNIT_BLOCKS) + VOLUME_UNIT_BLOCKS;
+	uint64_t end = min_u64(op->end, unit_end);
+	uint32_t n = 1;
+
+	while (op->next + n < end && hydrate_has(op->volume, op->next + n)) {
+		struct entry more;
+		uint32_t from;
+		uint32_t len;
+
+		read_target(op, op->next + n, &from, &len);
+		if (len != BLOCK_SIZE || map_get(op->volume, op->next + n, &more) < 0 ||
+		    more.state != ENTRY_INHERIT)
+			break;
+		n++;
+	}
+	return n;
+}
+
+static int read_base(struct op *op)
+{
+	struct volume *v = op->volume;
+	struct read_io *io;
+	uint32_t from;
+	uint32_t len;
+	uint8_t *to = read_target(op, op->next, &from, &len);
+
+	if (!v->base) {
+		volume_bad_block(v, op->next, "its base snapshot is not at hand");
+		return -EIO;
+	}
+	io = pool_get(v->engine->read_ios);
+	if (!io)
+		return -ENOBUFS;
+	io->op = op;
+	io->bounce = NULL;
+	if (len != BLOCK_SIZE) {
+		io->bounce = block_get(v->engine);
+		io->copy_from = from;
+		io->copy_len = len;
+		io->copy_to = to;
+	}
+	io->base = (struct volume_base_req){.lba = op->next,
+					    .blocks = io->bounce || op_is_edges(op)
+							  ? 1
+							  : base_gather(op),
+					    .buf = io->bounce ? io->bounce : to,
+					    .demand = true,
+					    .done = read_on_base};
+	op->parts++;
+	op->next = next_block(op, op->next, io->base.blocks);
+	v->stats.base_bytes += (uint64_t)io->base.blocks * BLOCK_SIZE;
+	hydrate_user(v, 1);
+	v->base->ops->read(v->base, &io->base);
+	return 0;
 }
 
 /* How many blocks from op->next on are whole, and lie one after the other in the store; their sums.
@@ -296,7 +383,53 @@ static bool status_add(struct op *op, uint64_t n, uint32_t flags)
 	return true;
 }
 
-static void status_step(struct op *op);
+static void status_on_base(struct volume_base_req *req)
+{
+	struct read_io *io = container_of(req, struct read_io, base);
+	struct op *op = io->op;
+	struct volume *v = op->volume;
+	uint32_t n = req->error ? req->blocks : req->n;
+	uint32_t flags =
+	    !req->error && req->zero ? BLOCK_EXTENT_HOLE | BLOCK_EXTENT_ZERO : 0;
+
+	pool_put(v->engine->read_ios, io);
+	hydrate_user(v, -1);
+	if (status_add(op, n, flags)) {
+		op->next += n;
+		status_step(op);
+	} else {
+		op_done(op);
+	}
+}
+
+/* Asks the base what its blocks from op->next on are. False: there is no read_io, or no base: then
+ * the block counts as data. */
+static bool status_base(struct op *op)
+{
+	struct volume *v = op->volume;
+	struct read_io *io = v->base ? pool_get(v->engine->read_ios) : NULL;
+	uint64_t end = min_u64(op->end, op->next + STATUS_LOOKUPS);
+	uint64_t n = 1;
+
+	if (!io)
+		return false;
+	while (op->next + n < end && hydrate_has(v, op->next + n)) {
+		struct entry e;
+		uint64_t more;
+
+		if (map_get_run(v, op->next + n, end - op->next - n, &e, &more) < 0 ||
+		    e.state != ENTRY_INHERIT)
+			break;
+		n += more;
+	}
+	n = min_u64(n, v->sb.base_size / BLOCK_SIZE - op->next);
+	io->op = op;
+	io->base = (struct volume_base_req){
+	    .lba = op->next, .blocks = (uint32_t)n, .demand = true, .done = status_on_base};
+	hydrate_user(v, 1);
+	v->base->ops->status(v->base, &io->base);
+	return true;
+}
 
 static void status_on_leaf(struct leaf_wait *wait, int error)
 {
@@ -318,6 +451,16 @@ static void status_step(struct op *op)
 			op->wait.wake = status_on_leaf;
 			leaf_load(op->volume, op->next / LEAF_BLOCKS, &op->wait);
 			return;
+		}
+		if (e.state == ENTRY_INHERIT && hydrate_has(op->volume, op->next)) {
+			if (status_base(op))
+				return;
+			if (op->volume->base) {
+				op_starve(op);
+				return;
+			}
+			n = 1;
+			e.state = ENTRY_BAD; /* counts as data */
 		}
 		if (!status_add(op, n, status_flags(&e)))
 			break;

@@ -73,10 +73,16 @@ static int superblock_take(struct opening *o, struct store_ctl *ctl)
 		    "lacks; upgrade volumed");
 	if (r < 0)
 		return open_error(o, -EUCLEAN, "its superblock is damaged");
+	if (!(v->sb.flags & SUPERBLOCK_DELETED) != !o->op->deleted)
+		return open_error(o, -ENOENT,
+				  o->op->deleted ? "it is not deleted" : "it is deleted");
+	if (o->op->base && !id_is_zero(v->sb.base) &&
+	    !id_equal(o->op->base->snapshot, v->sb.base))
+		return open_error(o, -EINVAL, "it was made of another snapshot than that");
 	v->sb_version = ctl->version;
 	v->incarnation = v->sb.incarnation;
 	block_set_size(&v->dev, v->sb.size);
-	if (v->read_only)
+	if (v->read_only || o->op->deleted)
 		v->dev.flags |= BLOCK_DEV_READ_ONLY;
 	return 0;
 }
@@ -217,7 +223,6 @@ static int checkpoint_maybe(struct opening *o)
 	if (o->volume->sb.n_ended < ENDED_HIGH)
 		return 0;
 	o->wait.done = on_checkpoint;
-	o->wait.pin = -1;
 	checkpoint_request(o->volume, &o->wait);
 	return 1;
 }
@@ -281,7 +286,10 @@ static void opening_end(struct opening *o)
 {
 	struct volume *v = o->volume;
 	struct volume_op *op = o->op;
+	struct volume_base *base = NULL;
 
+	if (!o->error && hydrate_init(v, op->base) < 0)
+		o->error = open_error(o, -ENOMEM, "no memory for reading its base snapshot");
 	mem_free_pages(o->buf, o->buf_size);
 	mem_free(o->root);
 	mem_free(o->candidates);
@@ -293,8 +301,13 @@ static void opening_end(struct opening *o)
 		op->err.code = o->error;
 	} else {
 		op->volume = v;
+		base = v->base ? NULL : op->base;
+		if (!v->read_only)
+			checkpoint_resume(v); /* cuts that replay has found become pins */
 		checkpoint_idle_arm(v);
 	}
 	mem_free(o);
 	op->done(op);
+	if (base) /* it was detached before */
+		base->ops->release(base, true);
 }

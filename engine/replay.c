@@ -191,7 +191,7 @@ static bool payload_is_good(const struct opening *o, const struct record_header 
 		record_run(header, i, &run);
 		if (run.type == RUN_MOVE) /* its copies were durable before it was logged */
 			sum += (uint32_t)run.blocks;
-		for (uint64_t b = 0; run.type == RUN_WRITE && b < run.blocks; b++) {
+		for (uint64_t b = 0; run_has_payload(&run) && b < run.blocks; b++) {
 			const uint8_t *block =
 			    payload + (size_t)run.payload_offset * BLOCK_SECTOR + b * BLOCK_SIZE;
 
@@ -354,6 +354,8 @@ static int apply_one(struct opening *o, const struct found *f)
 	v->published_end = f->segment->tail;
 	v->log_bytes += f->h.header_length + f->h.payload_length;
 	v->stats.replayed++;
+	if (runs[0].type == RUN_SNAPSHOT && f->h.n_runs == 1 && cut_place(v, &runs[0]) < 0)
+		return open_error(o, -ENOMEM, "no memory for replaying its log");
 	if (!f->payload_good && v->stats.health == VOLUME_OK)
 		v->stats.health = VOLUME_IMPAIRED;
 	return 0;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Volumes as a whole: create, close, checkpoint, resize, pins.
+ * Volumes as a whole: create, close, checkpoint, resize.
  */
 #include "engine/volume.h"
 #include "base/check.h"
@@ -32,6 +32,10 @@ struct volume *volume_alloc(struct engine *e, struct id id)
 	list_init(&v->in_flight);
 	list_init(&v->sync_waiters);
 	list_init(&v->checkpoint_waiters);
+	list_init(&v->cuts);
+	list_init(&v->cuts_asked);
+	list_init(&v->views);
+	list_init(&v->views_waiting);
 	if (segments_init(v) < 0) {
 		mem_free(v);
 		return NULL;
@@ -51,6 +55,8 @@ void volume_free(struct volume *v)
 	map_free(v);
 	overlay_free(&v->active);
 	overlay_free(&v->frozen);
+	list_for_each_safe (&v->cuts, node)
+		cut_free(list_entry(node, struct cut, link));
 	segments_free(v);
 	mem_free(v->old_usage);
 	mem_free(v);
@@ -74,6 +80,9 @@ void volume_stats(const struct volume *v, struct volume_stats *ret_stats)
 	ret_stats->durable_sequence = v->durable;
 	ret_stats->incarnation = v->incarnation;
 	ret_stats->overlay_blocks = v->active.n_blocks;
+	ret_stats->base = v->sb.base;
+	ret_stats->base_size = v->sb.base_size;
+	ret_stats->hydrated = hydrate_cursor(v);
 	ret_stats->live_bytes = 0;
 	ret_stats->spares = v->segments.n_spare[STORE_STREAM_USER] +
 			    v->segments.n_spare[STORE_STREAM_MAP] +
@@ -126,17 +135,22 @@ void volume_create(struct volume_op *op)
 	struct superblock sb = {.volume = op->id,
 				.flags = SUPERBLOCK_CLEAN,
 				.size = op->size,
-				.replay_segment = REPLAY_NOWHERE};
+				.replay_segment = REPLAY_NOWHERE,
+				.base = op->snapshot,
+				.base_size = op->base_size};
 
 	CHECK(v); /* a few hundred bytes at set-up */
 	CHECK(op->size > 0);
 	CHECK(op->size % BLOCK_SIZE == 0);
 	CHECK(op->size <= VOLUME_SIZE_MAX);
+	CHECK(op->base_size <= op->size);
+	CHECK(op->base_size % BLOCK_SIZE == 0);
+	CHECK(id_is_zero(op->snapshot) == (op->base_size == 0));
 	v->close_op = op;
 	superblock_swap(v, &sb, create_done);
 }
 
-/* ---- Resize, checkpoint, pins -------------------------------------------------------------------
+/* ---- Resize, checkpoint -------------------------------------------------------------------------
  */
 
 void volume_resize(struct volume_op *op)
@@ -150,14 +164,19 @@ void volume_resize(struct volume_op *op)
 	op->err.code = 0;
 	CHECK(map_resize(v, op->size) == 0);
 	v->resize_op = op;
-	if (!volume_resize_start(v))
+	if (!volume_ops_start(v) && list_empty(&v->resize))
 		list_add_tail(&v->engine->resizes, &v->resize);
 }
 
-bool volume_resize_start(struct volume *v)
+bool volume_ops_start(struct volume *v)
 {
-	struct op *op = op_get(v, OP_RESIZE);
+	struct op *op;
 
+	if (!cuts_start(v))
+		return false;
+	if (!v->resize_op)
+		return true;
+	op = op_get(v, OP_RESIZE);
 	if (!op) /* requests have them all */
 		return false;
 	op->volume_op = v->resize_op;
@@ -184,35 +203,14 @@ static void checkpoint_op_done(struct checkpoint_wait *wait, int error)
 	op->done(op);
 }
 
-static void checkpoint_op_start(struct volume_op *op, int pin, bool unpin)
+void volume_checkpoint(struct volume_op *op)
 {
 	struct checkpoint_op *c = mem_alloc(sizeof(*c));
 
 	CHECK(c);
 	c->op = op;
 	c->wait.done = checkpoint_op_done;
-	c->wait.pin = pin;
-	c->wait.unpin = unpin;
 	checkpoint_request(op->volume, &c->wait);
-}
-
-void volume_checkpoint(struct volume_op *op)
-{
-	checkpoint_op_start(op, -1, false);
-}
-
-void volume_pin(struct volume_op *op, int slot)
-{
-	CHECK(slot >= 0);
-	CHECK(slot < SUPERBLOCK_PINS);
-	checkpoint_op_start(op, slot, false);
-}
-
-void volume_unpin(struct volume_op *op, int slot)
-{
-	CHECK(slot >= 0);
-	CHECK(slot < SUPERBLOCK_PINS);
-	checkpoint_op_start(op, slot, true);
 }
 
 /* ---- Close --------------------------------------------------------------------------------------
@@ -255,8 +253,10 @@ void volume_close(struct volume_op *op)
 
 	CHECK(!v->closing);
 	CHECK(list_empty(&v->blocked));
+	CHECK(list_empty(&v->views) && list_empty(&v->views_waiting));
 	v->closing = true;
 	gc_kick(v);
+	hydrate_kick(v);
 	v->close_op = op;
 	op->err.code = 0;
 	v->close_state = CLOSE_WAIT_LOG;
@@ -269,13 +269,15 @@ static void close_finish(struct io_op *io)
 	struct volume *v = container_of(io, struct volume, idle);
 	struct volume_op *op = v->close_op;
 
+	hydrate_free(v, false);
 	volume_free(v);
 	op->done(op);
 }
 
 static bool is_at_rest(const struct volume *v)
 {
-	return !v->idle_armed && !gc_is_at_work(v) && !v->segments.retrying &&
+	return !v->idle_armed && !v->hold_armed && hydrate_is_at_rest(v) && !gc_is_at_work(v) &&
+	       !v->segments.retrying &&
 	       !v->segments.lending && !v->segments.free_busy && !v->checkpoint;
 }
 
@@ -288,12 +290,11 @@ void volume_close_kick(struct volume *v)
 	case CLOSE_WAIT_CHECKPOINT:
 		return;
 	case CLOSE_WAIT_LOG:
-		if (!log_is_quiet(v))
+		if (!log_is_quiet(v) || !hydrate_is_at_rest(v))
 			return;
 		v->close_state = CLOSE_WAIT_CHECKPOINT;
 		v->close_wait.done = close_on_checkpoint;
 		v->close_wait.clean = true;
-		v->close_wait.pin = -1;
 		if (v->read_only || v->failed)
 			close_on_checkpoint(&v->close_wait, v->failed);
 		else

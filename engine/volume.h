@@ -12,7 +12,10 @@
  *   checkpoint.c  overlay -> leaves -> superblock
  *   recover.c     open: superblock, map, replay
  *   gc.c          copies what lives out of segments that are nearly dead
- *   volume.c      create, close, resize, pins
+ *   cut.c         snapshots as points in the log, pins; cut_group.c: of several volumes
+ *   view.c        reads pinned roots
+ *   hydrate.c     the base snapshot: reading it, copying it in
+ *   volume.c      create, close, resize
  *   check.c       the full walk
  */
 #ifndef ENGINE_VOLUME_H
@@ -158,13 +161,25 @@ struct index_page {
 /* ---- Requests
  * ------------------------------------------------------------------------------------- */
 
-enum op_kind { OP_READ, OP_WRITE, OP_ZERO, OP_TRIM, OP_RESIZE, OP_FLUSH, OP_STATUS, OP_MOVE };
+enum op_kind {
+	OP_READ,
+	OP_WRITE,
+	OP_ZERO,
+	OP_TRIM,
+	OP_RESIZE,
+	OP_FLUSH,
+	OP_STATUS,
+	OP_MOVE,
+	OP_SNAPSHOT,
+	OP_HYDRATE
+};
 
 struct op {
 	struct volume *volume;
-	struct block_req *req; /* NULL: RESIZE, MOVE */
+	struct block_req *req; /* NULL: RESIZE, MOVE, SNAPSHOT, HYDRATE */
 	struct volume_op *volume_op;
 	struct gc *gc; /* MOVE */
+	struct hydrate_unit *unit; /* HYDRATE */
 	enum op_kind kind;
 	int error;
 	struct list link; /* whichever queue it is on */
@@ -194,6 +209,7 @@ struct read_io {
 	uint32_t copy_from; /* bounce: bytes [copy_from, copy_from + copy_len) go to copy_to */
 	uint32_t copy_len;
 	uint8_t *copy_to;
+	struct volume_base_req base; /* instead of io: INHERIT */
 	uint32_t sums[READ_IO_BLOCKS];
 };
 
@@ -222,10 +238,25 @@ struct record {
 struct checkpoint_wait {
 	struct list link;
 	void (*done)(struct checkpoint_wait *wait, int error);
-	bool clean; /* mark the superblock as cleanly closed */
-	int pin;    /* slot of superblock.pins to set to this checkpoint; -1: none */
-	bool unpin; /* clear that slot instead */
+	bool clean;      /* mark the superblock as cleanly closed */
+	bool detach;     /* the base is needed no more */
+	struct id unpin; /* this snapshot's pin goes */
 };
+
+/* A cut that waits for its checkpoint. */
+struct cut {
+	struct list link; /* volume->cuts, oldest first, until the pin is durable */
+	struct id snapshot;
+	struct overlay overlay; /* what changed since the freeze before; empty: being merged */
+	uint64_t sequence;      /* the position of the log, as a superblock names it */
+	uint32_t sum;
+	uint64_t segment;
+	uint32_t end;
+	uint64_t size;
+	uint64_t hydrated;
+};
+
+enum cut_state { CUT_ASKED, CUT_QUEUED, CUT_SEQUENCED, CUT_PLACED };
 
 enum close_state {
 	CLOSE_NOT,
@@ -295,6 +326,23 @@ struct volume {
 	bool moving;     /* a MOVE is on its way into the log: no checkpoint begins */
 	bool reap_later; /* dead segments wait for one more checkpoint */
 	struct volume_op *close_op;
+
+	/* Snapshots. */
+	struct list cuts;           /* struct cut */
+	struct list cuts_asked;     /* struct volume_op, not yet published */
+	uint32_t n_cutting;         /* of them, in a record */
+	uint64_t hold;              /* nothing behind this sequence is published; 0: no hold */
+	struct volume_op *hold_op;  /* whose cut is to begin a hold */
+	struct io_op hold_timer;
+	bool hold_armed;
+	bool released; /* a hold has ended: publish what waited */
+	struct list views;
+	struct list views_waiting; /* struct volume_op */
+
+	/* The base. */
+	struct volume_base *base;
+	struct hydrate *hydrate; /* NULL: there is no base */
+
 	struct volume_op *resize_op; /* waits for an op, or NULL */
 	struct list resize;
 	enum close_state close_state;
@@ -328,6 +376,27 @@ void read_step(struct op *op);
 void status_start(struct op *op);
 /* It is counted, told, and shown as the volume's health. */
 void volume_bad_block(struct volume *v, uint64_t lba, const char *why);
+
+/* cut.c */
+struct superblock_pin *pin_find(struct superblock *sb, struct id snapshot);
+bool cut_is_waiting(const struct volume *v, struct id snapshot);
+/* Those who were asked for get ops. False: it waits on engine.resizes until there is one. */
+bool cuts_start(struct volume *v);
+/* Its SNAPSHOT has a sequence. */
+void cut_sequenced(struct volume *v, struct volume_op *op, uint64_t sequence);
+/* The SNAPSHOT at v->published is published, or replayed: the active overlay freezes. 0 or
+ * -ENOMEM: there is no such cut. */
+int cut_place(struct volume *v, const struct run *run);
+void cut_done(struct volume_op *op, int error); /* durable, or lost */
+void cut_free(struct cut *cut);
+/* As overlay_get, over the cuts that wait, the newest first. */
+bool cut_overlay_get(const struct volume *v, uint64_t lba, struct entry *ret_entry);
+/* op->err is set and op->done runs, on a later turn. */
+void volume_op_refuse(struct volume_op *op, int error, const char *what);
+
+/* view.c */
+bool view_is_open(const struct volume *v, struct id snapshot);
+void views_feed(struct volume *v); /* a pin may be ready, or the volume has failed */
 
 /* log.c */
 void log_run(struct volume *v); /* builds and appends what it may */
@@ -419,6 +488,9 @@ bool gc_retract(struct volume *v);
 void gc_kick(struct volume *v);
 bool gc_is_at_work(const struct volume *v);
 void gc_free(struct engine *e);
+/* A cut has its place in the log: what was looked up for a MOVE and has none yet is looked up again.
+ */
+void gc_bar(struct volume *v);
 /* What a MOVE brings to a record. Its sums have no payload. */
 uint32_t gc_move_size(const struct gc *gc, uint32_t *ret_sums);
 void gc_move_fill(const struct gc *gc, struct run *runs, uint32_t *sums);
@@ -443,12 +515,32 @@ void checkpoint_for_space(struct volume *v);
 /* Somebody who slept for space may look again. */
 void checkpoint_space_kick(struct volume *v);
 
+/* hydrate.c */
+int hydrate_init(struct volume *v, struct volume_base *base); /* 0 or -ENOMEM */
+void hydrate_free(struct volume *v, bool hydrated);           /* lets the base go */
+/* Bytes of the base below which nothing is missing in what is published. */
+uint64_t hydrate_cursor(const struct volume *v);
+/* Whether a block that the map calls INHERIT comes from a base. */
+bool hydrate_has(const struct volume *v, uint64_t lba);
+bool hydrate_retract(struct volume *v); /* as gc_retract */
+void hydrate_bar(struct volume *v);     /* as gc_bar */
+void hydrate_sequenced(struct hydrate_unit *unit);
+void hydrate_on_logged(struct hydrate_unit *unit, int error);
+uint32_t hydrate_size(const struct hydrate_unit *unit, uint32_t *ret_blocks);
+/* The n-th run: its blocks and their bytes. */
+uint8_t *hydrate_run(const struct hydrate_unit *unit, uint32_t n, uint64_t *ret_lba,
+		     uint32_t *ret_blocks);
+/* Somebody begins or ends to wait for the base: 1 or -1. */
+void hydrate_user(struct volume *v, int more);
+bool hydrate_is_at_rest(const struct volume *v); /* and begins nothing, once the volume closes */
+void hydrate_kick(struct volume *v);
+
 /* volume.c */
 /* Swaps the superblock for the next version; `done` gets &v->object. */
 void superblock_swap(struct volume *v, const struct superblock *sb,
 		     void (*done)(struct store_ctl *ctl));
-/* False: it waits on engine.resizes until there is an op. */
-bool volume_resize_start(struct volume *v);
+/* Resize and snapshots. False: it waits on engine.resizes until there is an op. */
+bool volume_ops_start(struct volume *v);
 /* If the volume is closing, looks whether all has come to rest. */
 void volume_close_kick(struct volume *v);
 void volume_free(struct volume *v);

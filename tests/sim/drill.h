@@ -78,7 +78,8 @@ bool drill_io(struct drill *d, unsigned i, enum block_op op, uint32_t flags, uin
 	      uint64_t length, int *ret_error);
 bool drill_checkpoint(struct drill *d, unsigned i);
 bool drill_resize(struct drill *d, unsigned i, uint64_t size);
-bool drill_pin(struct drill *d, unsigned i, int slot, bool unpin);
+/* Snapshot `number`; one that is there already, or is not there, stays so. */
+bool drill_pin(struct drill *d, unsigned i, unsigned number, bool unpin);
 bool drill_close(struct drill *d, unsigned i);  /* its load rests */
 bool drill_reopen(struct drill *d, unsigned i); /* after drill_close */
 /* Reads the volume and holds it against what its clients were told. */

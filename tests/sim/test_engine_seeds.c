@@ -48,10 +48,10 @@ static bool disturb(struct drill *d, unsigned i)
 	case 1:
 		return d->volumes[i].size > 80 * MiB || drill_resize(d, i, grown(d, i));
 	case 2:
-		return drill_pin(d, i, (int)sim_below(sim, 5), false);
+		return drill_pin(d, i, (unsigned)sim_below(sim, 7), false);
 	case 3:
 	case 4:
-		return drill_pin(d, i, (int)sim_below(sim, 5), true);
+		return drill_pin(d, i, (unsigned)sim_below(sim, 7), true);
 	case 5:
 		if (!drill_close(d, i) || !drill_reopen(d, i) || !drill_verify_live(d, i))
 			return false;
@@ -225,7 +225,7 @@ static bool disturb_with_errors(struct drill *d, unsigned i)
 	case 1:
 		return !is_well(d, i) || drill_resize(d, i, grown(d, i));
 	case 2:
-		return drill_pin(d, i, (int)sim_below(d->sim, 5), sim_below(d->sim, 2));
+		return drill_pin(d, i, (unsigned)sim_below(d->sim, 7), sim_below(d->sim, 2));
 	default:
 		return drill_run(d, 1 + sim_below(d->sim, 5000));
 	}

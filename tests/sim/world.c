@@ -25,6 +25,11 @@ struct id world_volume_id(unsigned i)
 	return id;
 }
 
+struct id world_snapshot_id(unsigned number)
+{
+	return (struct id){.hi = 2, .lo = number + 1};
+}
+
 /* Steps until *flag. 0 or -ESHUTDOWN. */
 static int world_wait(struct world *w, bool *flag)
 {
@@ -208,7 +213,7 @@ static void on_pin(struct volume_op *op)
 	container_of(op, struct pin_call, op)->done = true;
 }
 
-int world_pin(struct world *w, unsigned i, int slot, bool unpin)
+int world_pin(struct world *w, unsigned i, unsigned number, bool unpin, uint64_t *ret_sequence)
 {
 	struct pin_call *call = mem_alloc(sizeof(*call));
 	int r;
@@ -217,14 +222,19 @@ int world_pin(struct world *w, unsigned i, int slot, bool unpin)
 	call->op.engine = w->engine;
 	call->op.volume = w->volumes[i];
 	call->op.done = on_pin;
+	call->op.snapshot = world_snapshot_id(number);
 	if (unpin)
-		volume_unpin(&call->op, slot);
+		volume_unpin(&call->op);
 	else
-		volume_pin(&call->op, slot);
+		volume_snapshot(&call->op);
 	r = world_wait(w, &call->done);
 	if (r == 0)
 		r = call->op.err.code;
-	mem_free(call);
+	w->err = call->op.err;
+	if (ret_sequence)
+		*ret_sequence = call->op.sequence;
+	if (r != -ESHUTDOWN)
+		mem_free(call);
 	return r;
 }
 

@@ -35,7 +35,9 @@ int world_open(struct world *w, unsigned i);
 int world_close(struct world *w, unsigned i);
 int world_checkpoint(struct world *w, unsigned i);
 int world_resize(struct world *w, unsigned i, uint64_t size);
-int world_pin(struct world *w, unsigned i, int slot, bool unpin);
+struct id world_snapshot_id(unsigned number);
+/* Takes snapshot `number` of volume i, or lets it go. ret_sequence may be NULL. */
+int world_pin(struct world *w, unsigned i, unsigned number, bool unpin, uint64_t *ret_sequence);
 /* Walks the volume: what it finds wrong goes to the trace. Returns how many, or a negative errno.
  */
 int64_t world_check(struct world *w, unsigned i);
