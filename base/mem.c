@@ -43,6 +43,11 @@ void mem_free_pages(void *p, size_t size)
 		munmap(p, round_up(size, PAGE));
 }
 
+void mem_use_huge_pages(void *p, size_t size)
+{
+	madvise(p, round_up(size, PAGE), MADV_HUGEPAGE);
+}
+
 struct pool {
 	char *objects;
 	size_t stride;
@@ -118,8 +123,7 @@ size_t pool_available(const struct pool *p)
 
 void pool_use_huge_pages(struct pool *p)
 {
-	/* Best effort: a machine may have them switched off. */
-	madvise(p->objects, p->stride * p->n, MADV_HUGEPAGE);
+	mem_use_huge_pages(p->objects, p->stride * p->n);
 	p->huge = true;
 }
 

@@ -21,6 +21,9 @@ void mem_free(void *p);
  * mem_free_pages. */
 void *mem_alloc_pages(size_t size);
 void mem_free_pages(void *p, size_t size);
+/* Asks for huge pages below memory of mem_alloc_pages; for tables that are touched all over. Best
+ * effort: a machine may have them switched off. */
+void mem_use_huge_pages(void *p, size_t size);
 
 /* Fixed-size objects, `n` of them, one thread. Objects of at least a page are page-aligned. */
 struct pool;
