@@ -127,7 +127,8 @@ void pool_use_huge_pages(struct pool *p)
 	p->huge = true;
 }
 
-/* A huge page that is given back in part is broken up, and costs more than it did; so all or none. */
+/* A huge page that is given back in part is broken up, and costs more than it did; so all or
+ * none. */
 static void pool_trim_huge(struct pool *p)
 {
 	if (p->n_idle < p->n || p->n_clean == p->n)

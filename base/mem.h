@@ -32,8 +32,8 @@ void pool_free(struct pool *p); /* NULL is legal; every object must be back */
 void *pool_get(struct pool *p); /* NULL when empty; contents are what the last user left */
 void pool_put(struct pool *p, void *object);
 /* Right after pool_new: for objects that go to and from devices in large pieces. Few large pages
- * are pinned and described to the device faster than many small ones: reading 128 KiB took less than
- * two thirds of the time. Such a pool gives its memory back when all of it has rested. */
+ * are pinned and described to the device faster than many small ones: reading 128 KiB took less
+ * than two thirds of the time. Such a pool gives its memory back when all of it has rested. */
 void pool_use_huge_pages(struct pool *p);
 size_t pool_in_use(const struct pool *p);
 size_t pool_available(const struct pool *p);
