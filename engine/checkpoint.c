@@ -192,7 +192,7 @@ void checkpoint_release(struct volume *v)
 
 static void checkpoint_start(struct volume *v)
 {
-	if (v->holds > 0)
+	if (v->holds > 0 || v->read_only)
 		return; /* checkpoint_resume sees to those who wait */
 	/* A cut has frozen already: what is being looked up now was looked up behind it. */
 	if (list_empty(&v->cuts) && ((v->moving && !gc_retract(v)) || !hydrate_retract(v)))

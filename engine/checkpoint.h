@@ -47,10 +47,10 @@ struct checkpoint {
 	struct volume *volume;
 	enum checkpoint_state state;
 	struct superblock sb; /* what this checkpoint will make of it */
-	struct cut *cut; /* whose root this makes, or NULL */
+	struct cut *cut;      /* whose root this makes, or NULL */
 	struct list waits;
 	uint32_t *sorted;
-	uint32_t counted; /* in sorted */
+	uint32_t counted;    /* in sorted */
 	uint32_t at;         /* in sorted */
 	uint32_t range;      /* ranges below it need no more leaves */
 	uint64_t range_leaf; /* leaves below it have had their ranges */

@@ -5,7 +5,8 @@
  * the snapshot's. So a cut waits for no checkpoint, and a checkpoint's root never runs past a cut
  * that has no pin: replay finds the record and does the same again.
  *
- *   asked -> sequenced (lookups of MOVE and HYDRATE begin anew) -> published, frozen -> durable: done
+ *   asked -> sequenced (lookups of MOVE and HYDRATE begin anew) -> published, frozen -> durable:
+ * done
  *                                                                      \-> checkpoint -> pin
  *
  * The barrier: a MOVE or HYDRATE counts where the active overlay knows of no change since its
@@ -291,8 +292,7 @@ void cut_done(struct volume_op *op, int error)
 	if (!op->err.code && error)
 		op->err.code = error;
 	if (op->err.code)
-		err_set(&op->err, op->err.code,
-			"volume %s: its snapshot could not be made: %s",
+		err_set(&op->err, op->err.code, "volume %s: its snapshot could not be made: %s",
 			id_format(v->id, "vol", text), strerror(-op->err.code));
 	op->ended = true;
 	if (!op->telling)
@@ -341,7 +341,8 @@ static void on_unpinned(struct checkpoint_wait *wait, int error)
 
 	mem_free(u);
 	if (error)
-		err_set(&op->err, error, "volume %s: its snapshot stays pinned: its log has stopped",
+		err_set(&op->err, error,
+			"volume %s: its snapshot stays pinned: its log has stopped",
 			id_format(op->volume->id, "vol", text));
 	op->done(op);
 }

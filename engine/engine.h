@@ -38,8 +38,8 @@ struct engine_config {
 	uint64_t gc_slack; /* bytes of garbage that are never worth collecting; 0: the default */
 	uint64_t checkpoint_idle_ns; /* a changed volume that rests this long is checkpointed; 0:
 					default */
-	uint64_t hydrate_retry_ns; /* rest before what the base could not give is asked for again;
-				      0: default */
+	uint64_t hydrate_retry_ns;   /* rest before what the base could not give is asked for again;
+					0: default */
 	/* Told of each block that can't be read as it was written; on the loop. May be NULL. */
 	void (*bad_block)(void *arg, struct id volume, uint64_t lba, const char *why);
 	void *bad_block_arg;
@@ -76,7 +76,7 @@ struct volume_stats {
 	uint64_t map_bytes;      /* leaves and the rest of the map, written since open */
 	struct id base;          /* snapshot that unwritten blocks come from; all 0: none */
 	uint64_t base_size;      /* bytes of the volume that it covers */
-	uint64_t hydrated;       /* of them, copied in or passed by; base_size: only to be detached */
+	uint64_t hydrated; /* of them, copied in or passed by; base_size: only to be detached */
 	uint64_t hydrate_failed; /* bytes in the newest pass that the base could not give */
 	uint64_t base_bytes;     /* read from the base since open, for whatever reason */
 };
@@ -103,7 +103,7 @@ struct volume_op {
 	/* Snapshots and views, below. */
 	struct id snapshot; /* snapshot, unpin, view_open: its id. create: the base; all 0: none */
 	uint64_t sequence;  /* snapshot: out, the record at which it was cut */
-	uint64_t hold_ns;   /* snapshot: publish nothing behind the cut, at most so long; 0: go on */
+	uint64_t hold_ns; /* snapshot: publish nothing behind the cut, at most so long; 0: go on */
 	void (*placed)(struct volume_op *op); /* snapshot: see there; may be NULL */
 	uint64_t base_size;       /* create: bytes of the base, a multiple of 4096, <= size */
 	struct volume_base *base; /* open: where INHERIT blocks are read; NULL: they read as -EIO */
@@ -169,8 +169,8 @@ void volume_check(struct volume_op *op);
 #define VOLUME_UNIT_BLOCKS (VOLUME_UNIT / BLOCK_SIZE)
 
 /* Cuts a snapshot op->snapshot (not all 0). -EAGAIN: VOLUME_PINS are pinned or on their way;
- * -EEXIST: this one is; -EROFS, -EIO, -ENOSPC. On an error after the cut got its place (-EIO) it may
- * still be found after the next open: see volume_pins.
+ * -EEXIST: this one is; -EROFS, -EIO, -ENOSPC. On an error after the cut got its place (-EIO) it
+ * may still be found after the next open: see volume_pins.
  *
  * op->placed runs once, on the loop, when all before the cut is published: what is issued from then
  * on is not in it. With op->hold_ns nothing behind the cut is published or answered until
@@ -200,7 +200,7 @@ struct volume_cut_part {
 	bool lapsed;
 };
 struct volume_cut {
-	struct io_loop *loop;         /* the caller's: done runs there */
+	struct io_loop *loop;          /* the caller's: done runs there */
 	struct volume_cut_part *parts; /* each volume once */
 	uint32_t n;
 	uint64_t hold_ns; /* longest time that a volume holds; 0: the default of a second */
@@ -226,10 +226,10 @@ unsigned volume_pins(const struct volume *volume, struct volume_pin ret_pins[VOL
  * -EBUSY: a view of it is open. */
 void volume_unpin(struct volume_op *op);
 
-/* A read-only look at a pinned root, while the volume goes on. op->volume, op->snapshot -> op->view.
- * Waits until the pin is ready. -ENOENT; -EIO, -EUCLEAN: its root can't be read. A view takes about
- * 100 KiB and one operation at a time; a caller that wants more in flight opens several. They end
- * before their volume is closed. */
+/* A read-only look at a pinned root, while the volume goes on. op->volume, op->snapshot ->
+ * op->view. Waits until the pin is ready. -ENOENT; -EIO, -EUCLEAN: its root can't be read. A view
+ * takes about 100 KiB and one operation at a time; a caller that wants more in flight opens
+ * several. They end before their volume is closed. */
 void volume_view_open(struct volume_op *op);
 void volume_view_close(struct volume_view *view); /* nothing is in flight */
 void volume_view_info(const struct volume_view *view, struct volume_pin *ret_pin);
@@ -245,12 +245,13 @@ enum volume_block {
 struct volume_view_req {
 	struct volume_view *view;
 	void (*done)(struct volume_view_req *req);
+	bool skip_base; /* read: blocks of the base stay zeroes here, and are VOLUME_BLOCK_BASE */
 	bool all;       /* next: each unit of which the map says something, hydrated ones too */
 	uint64_t since; /* next: else only units with a birth above this; 0: all that users changed
 			 */
 	uint64_t unit;  /* next: in, where to start; out, the one found. read: which */
 	uint64_t birth; /* next: out */
-	void *buf;      /* read: VOLUME_UNIT bytes, page-aligned; past the end of the volume: zeroes */
+	void *buf; /* read: VOLUME_UNIT bytes, page-aligned; past the end of the volume: zeroes */
 	uint8_t states[VOLUME_UNIT_BLOCKS]; /* read: out, enum volume_block */
 	int error; /* next: -ENOENT: there are no more. Both: -EIO: the map there is damaged (read:
 		      all blocks are BAD) */

@@ -114,8 +114,7 @@ int map_get_run(struct volume *v, uint64_t lba, uint64_t n, struct entry *ret_en
 	uint64_t unit = page ? LEAF_BLOCKS : LEAF_BLOCKS * INDEX_LEAVES;
 
 	*ret_n = 1;
-	if (!overlay_is_empty(&v->active) || !overlay_is_empty(&v->frozen) ||
-	    !list_empty(&v->cuts))
+	if (!overlay_is_empty(&v->active) || !overlay_is_empty(&v->frozen) || !list_empty(&v->cuts))
 		return map_get(v, lba, ret_entry);
 	if (page && page->refs[number % INDEX_LEAVES].length != 0)
 		return map_get(v, lba, ret_entry);

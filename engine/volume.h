@@ -178,7 +178,7 @@ struct op {
 	struct volume *volume;
 	struct block_req *req; /* NULL: RESIZE, MOVE, SNAPSHOT, HYDRATE */
 	struct volume_op *volume_op;
-	struct gc *gc; /* MOVE */
+	struct gc *gc;             /* MOVE */
 	struct hydrate_unit *unit; /* HYDRATE */
 	enum op_kind kind;
 	int error;
@@ -328,11 +328,11 @@ struct volume {
 	struct volume_op *close_op;
 
 	/* Snapshots. */
-	struct list cuts;           /* struct cut */
-	struct list cuts_asked;     /* struct volume_op, not yet published */
-	uint32_t n_cutting;         /* of them, in a record */
-	uint64_t hold;              /* nothing behind this sequence is published; 0: no hold */
-	struct volume_op *hold_op;  /* whose cut is to begin a hold */
+	struct list cuts;          /* struct cut */
+	struct list cuts_asked;    /* struct volume_op, not yet published */
+	uint32_t n_cutting;        /* of them, in a record */
+	uint64_t hold;             /* nothing behind this sequence is published; 0: no hold */
+	struct volume_op *hold_op; /* whose cut is to begin a hold */
 	struct io_op hold_timer;
 	bool hold_armed;
 	bool released; /* a hold has ended: publish what waited */
@@ -393,6 +393,9 @@ void cut_free(struct cut *cut);
 bool cut_overlay_get(const struct volume *v, uint64_t lba, struct entry *ret_entry);
 /* op->err is set and op->done runs, on a later turn. */
 void volume_op_refuse(struct volume_op *op, int error, const char *what);
+
+/* check_pins.c: the rest of volume_check; ends with op->done. */
+void check_pins(struct volume_op *op);
 
 /* view.c */
 bool view_is_open(const struct volume *v, struct id snapshot);
@@ -488,7 +491,8 @@ bool gc_retract(struct volume *v);
 void gc_kick(struct volume *v);
 bool gc_is_at_work(const struct volume *v);
 void gc_free(struct engine *e);
-/* A cut has its place in the log: what was looked up for a MOVE and has none yet is looked up again.
+/* A cut has its place in the log: what was looked up for a MOVE and has none yet is looked up
+ * again.
  */
 void gc_bar(struct volume *v);
 /* What a MOVE brings to a record. Its sums have no payload. */
