@@ -43,6 +43,11 @@ void mem_free_pages(void *p, size_t size)
 		munmap(p, round_up(size, PAGE));
 }
 
+void mem_use_huge_pages(void *p, size_t size)
+{
+	madvise(p, round_up(size, PAGE), MADV_HUGEPAGE);
+}
+
 struct pool {
 	char *objects;
 	size_t stride;
@@ -50,6 +55,7 @@ struct pool {
 	size_t n_free;
 	size_t n_clean; /* at the bottom of the stack: objects whose pages are not resident */
 	size_t n_idle;  /* least n_free since the last pool_trim */
+	bool huge;
 	uint32_t free_index[]; /* a stack of the objects at hand */
 };
 
@@ -115,14 +121,38 @@ size_t pool_available(const struct pool *p)
 	return p->n_free;
 }
 
+void pool_use_huge_pages(struct pool *p)
+{
+	mem_use_huge_pages(p->objects, p->stride * p->n);
+	p->huge = true;
+}
+
+/* A huge page that is given back in part is broken up, and costs more than it did; so all or
+ * none. */
+static void pool_trim_huge(struct pool *p)
+{
+	if (p->n_idle < p->n || p->n_clean == p->n)
+		return;
+	madvise(p->objects, p->stride * p->n, MADV_DONTNEED);
+	p->n_clean = p->n;
+}
+
 /* Free objects are a stack, so those at its bottom rest longest. */
+static void pool_trim_small(struct pool *p)
+{
+	for (size_t i = p->n_clean; i < p->n_idle; i++)
+		madvise(p->objects + p->stride * p->free_index[i], p->stride, MADV_DONTNEED);
+	p->n_clean = max_u64(p->n_clean, p->n_idle);
+}
+
 bool pool_trim(struct pool *p)
 {
 	if (p->stride < PAGE)
 		return false;
-	for (size_t i = p->n_clean; i < p->n_idle; i++)
-		madvise(p->objects + p->stride * p->free_index[i], p->stride, MADV_DONTNEED);
-	p->n_clean = max_u64(p->n_clean, p->n_idle);
+	if (p->huge)
+		pool_trim_huge(p);
+	else
+		pool_trim_small(p);
 	p->n_idle = p->n_free;
 	return p->n_clean < p->n;
 }

@@ -8,6 +8,14 @@ $(NBDLOAD): $(call obj,$(BENCH) $(BENCH_BASE))
 	$(call say,LINK)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -ljansson
 
+# What a snapshot costs a busy volume: build/release/bench/cutload FILE (bench/README.md).
+CUTLOAD := $(BUILD)/bench/cutload
+
+$(CUTLOAD): $(call obj,bench/snapshot/cutload.c bench/hist.c $(CORE) $(REAL))
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL)
+
 # BENCH_FORM=quick|usual|full, BENCH_DIR, BENCH_SIZE and more: bench/README.md.
 bench:
 	@scripts/setup.sh build bench

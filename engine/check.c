@@ -2,7 +2,8 @@
  *
  * The full walk (E8, E4): every leaf is loaded, what leaves and overlays refer to is counted for
  * each segment and held against the counters, and every stored block is read and held against its
- * checksum. Nobody writes to the volume meanwhile, and no idle checkpoint starts.
+ * checksum; then what the pins refer to (check_pins.c). Nobody writes to the volume meanwhile, and
+ * no idle checkpoint starts.
  */
 #include "base/check.h"
 #include "base/util.h"
@@ -303,7 +304,10 @@ static void walk_end(struct walk *w)
 	mem_free(w->live_active);
 	mem_free_pages(w->buf, WALK_READS * WALK_BLOCKS * BLOCK_SIZE);
 	mem_free(w);
-	op->done(op);
+	if (op->counters_only || op->err.code)
+		op->done(op);
+	else
+		check_pins(op);
 }
 
 static void walk_begin(struct io_op *turn)

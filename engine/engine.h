@@ -251,6 +251,7 @@ enum volume_block {
 struct volume_view_req {
 	struct volume_view *view;
 	void (*done)(struct volume_view_req *req);
+	bool skip_base; /* read: blocks of the base stay zeroes here, and are VOLUME_BLOCK_BASE */
 	bool all;       /* next: each unit of which the map says something, hydrated ones too */
 	uint64_t since; /* next: else only units with a birth above this; 0: all that users changed
 			 */

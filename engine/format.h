@@ -295,7 +295,7 @@ void root_get_ref(const uint8_t *buf, uint32_t i, uint32_t *ret_number, struct b
 #define SUPERBLOCK_CLEAN 1 /* flags: closed cleanly, nothing to replay */
 #define SUPERBLOCK_DELETED                                                                         \
 	2 /* flags: there is no such volume any more; only its pins are of interest */
-#define REPLAY_NOWHERE   UINT64_MAX
+#define REPLAY_NOWHERE UINT64_MAX
 
 struct superblock_pin {
 	struct id snapshot;

@@ -397,10 +397,8 @@ static void ask_status(struct hydrate *h)
 	uint64_t blocks = v->sb.base_size / BLOCK_SIZE - lba;
 
 	h->asking = true;
-	h->status =
-	    (struct volume_base_req){.lba = lba,
-				     .blocks = (uint32_t)min_u64(blocks, UINT32_MAX / 2),
-				     .done = on_status};
+	h->status = (struct volume_base_req){
+	    .lba = lba, .blocks = (uint32_t)min_u64(blocks, UINT32_MAX / 2), .done = on_status};
 	v->base->ops->status(v->base, &h->status);
 }
 
@@ -577,8 +575,8 @@ bool hydrate_is_at_rest(const struct volume *v)
 {
 	const struct hydrate *h = v->hydrate;
 
-	return !h || (!h->turning && !h->timing && !h->asking && !h->detaching &&
-		      units_busy(h) == 0);
+	return !h ||
+	       (!h->turning && !h->timing && !h->asking && !h->detaching && units_busy(h) == 0);
 }
 
 uint64_t hydrate_cursor(const struct volume *v)

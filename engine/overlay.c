@@ -96,6 +96,7 @@ static int overlay_grow(struct overlay *o, uint32_t n_slots)
 		o->touched = old.touched;
 		return -ENOMEM;
 	}
+	mem_use_huge_pages(o->blocks, (size_t)n_slots * sizeof(o->blocks[0]));
 	o->n_slots = n_slots;
 	for (uint32_t i = 0; i < old.n_slots; i++) {
 		if (old.blocks[i].lba == 0)

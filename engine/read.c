@@ -225,13 +225,12 @@ static int read_base(struct op *op)
 		io->copy_len = len;
 		io->copy_to = to;
 	}
-	io->base = (struct volume_base_req){.lba = op->next,
-					    .blocks = io->bounce || op_is_edges(op)
-							  ? 1
-							  : base_gather(op),
-					    .buf = io->bounce ? io->bounce : to,
-					    .demand = true,
-					    .done = read_on_base};
+	io->base =
+	    (struct volume_base_req){.lba = op->next,
+				     .blocks = io->bounce || op_is_edges(op) ? 1 : base_gather(op),
+				     .buf = io->bounce ? io->bounce : to,
+				     .demand = true,
+				     .done = read_on_base};
 	op->parts++;
 	op->next = next_block(op, op->next, io->base.blocks);
 	v->stats.base_bytes += (uint64_t)io->base.blocks * BLOCK_SIZE;
@@ -389,8 +388,7 @@ static void status_on_base(struct volume_base_req *req)
 	struct op *op = io->op;
 	struct volume *v = op->volume;
 	uint32_t n = req->error ? req->blocks : req->n;
-	uint32_t flags =
-	    !req->error && req->zero ? BLOCK_EXTENT_HOLE | BLOCK_EXTENT_ZERO : 0;
+	uint32_t flags = !req->error && req->zero ? BLOCK_EXTENT_HOLE | BLOCK_EXTENT_ZERO : 0;
 
 	pool_put(v->engine->read_ios, io);
 	hydrate_user(v, -1);

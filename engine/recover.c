@@ -89,9 +89,10 @@ static int superblock_take(struct opening *o, struct store_ctl *ctl)
 		    "lacks; upgrade volumed");
 	if (r < 0)
 		return open_error(o, -EUCLEAN, "its superblock is damaged");
-	if (!(v->sb.flags & SUPERBLOCK_DELETED) != !o->op->deleted)
-		return open_error(o, -ENOENT,
-				  o->op->deleted ? "it is not deleted" : "it is deleted");
+	if ((v->sb.flags & SUPERBLOCK_DELETED) && !o->op->deleted && !v->read_only)
+		return open_error(o, -ENOENT, "it is deleted; snapshots of it are pending");
+	if (!(v->sb.flags & SUPERBLOCK_DELETED) && o->op->deleted)
+		return open_error(o, -ENOENT, "it is not deleted");
 	if (o->op->base && !id_is_zero(v->sb.base) && !id_equal(o->op->base->snapshot, v->sb.base))
 		return open_error(o, -EINVAL, "it was made of another snapshot than that");
 	v->sb_version = ctl->version;

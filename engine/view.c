@@ -524,7 +524,7 @@ static void read_base(struct volume_view *view)
 	while (first + n < VOLUME_UNIT_BLOCKS && states[first + n] == VOLUME_BLOCK_BASE)
 		n++;
 	view->base_at = v->base ? first + n : VOLUME_UNIT_BLOCKS;
-	if (n == 0)
+	if (n == 0 || view->req->skip_base)
 		return;
 	if (!v->base) {
 		for (uint32_t i = first; i < VOLUME_UNIT_BLOCKS; i++)

@@ -428,6 +428,9 @@ bool cut_overlay_get(const struct volume *v, uint64_t lba, struct entry *ret_ent
 /* op->err is set and op->done runs, on a later turn. */
 void volume_op_refuse(struct volume_op *op, int error, const char *what);
 
+/* check_pins.c: the rest of volume_check; ends with op->done. */
+void check_pins(struct volume_op *op);
+
 /* view.c */
 bool view_is_open(const struct volume *v, struct id snapshot);
 void views_feed(struct volume *v); /* a pin may be ready, or the volume has failed */

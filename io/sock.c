@@ -56,7 +56,19 @@ static void address_format(const struct sockaddr_storage *address, char text[64]
 	}
 }
 
+/* A unix socket never grows its buffer, and its default holds less than two replies of 128 KiB:
+ * we would wait for the client to read where the disk could work. The kernel doubles this for its
+ * bookkeeping, and caps it at net.core.wmem_max. */
+#define UNIX_SEND_BUFFER (512 * 1024)
+
 /* All best effort: a socket without them still works. */
+static void unix_set_options(int fd)
+{
+	const int bytes = UNIX_SEND_BUFFER;
+
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+}
+
 static void tcp_set_options(int fd)
 {
 	static const struct {
@@ -108,6 +120,8 @@ struct io_sock *io_sock_from_fd(int fd)
 	address_format(&address, sock->peer);
 	if (sock->family == AF_INET || sock->family == AF_INET6)
 		tcp_set_options(fd);
+	else if (sock->family == AF_UNIX)
+		unix_set_options(fd);
 	return sock;
 }
 

@@ -41,6 +41,8 @@ int nbd_memory_init(struct nbd_memory *memory, uint64_t budget, size_t slot_size
 		if (!memory->pools[i])
 			return -ENOMEM;
 	}
+	for (int i = NBD_CLASS_64K; i <= NBD_CLASS_32M; i++)
+		pool_use_huge_pages(memory->pools[i]);
 	return 0;
 }
 

@@ -91,6 +91,7 @@ void drill_free(struct drill *d)
 {
 	for (unsigned i = 0; i < WORLD_VOLUMES; i++) {
 		load_end(d, i);
+		snaps_free(d, i);
 		oracle_free(d->volumes[i].oracle);
 	}
 	sim_free(d->sim);
@@ -165,6 +166,8 @@ int drill_open_all(struct drill *d)
 	int r = world_begin(&d->world);
 
 	d->lives++;
+	for (unsigned i = 0; i < WORLD_VOLUMES; i++)
+		d->bases[i].released = d->bases[i].hydrated = false;
 	for (unsigned i = 0; i < d->n_volumes && r == 0; i++)
 		r = drill_open(d, i);
 	return r;
@@ -215,7 +218,7 @@ bool drill_judge(struct drill *d)
 	for (unsigned i = 0; i < d->n_volumes; i++) {
 		bool ok = d->in_crash ? see(d, i) : drill_verify_live(d, i);
 
-		if (!ok || !check_pins(d, i) || !drill_walk(d, i))
+		if (!ok || !check_pins(d, i) || !snaps_judge(d, i) || !drill_walk(d, i))
 			return false;
 		check_health(d, i);
 	}
@@ -279,6 +282,8 @@ void drill_crash(struct drill *d, enum oracle_crash kind)
 	sim_reboot(d->sim);
 	for (unsigned i = 0; i < d->n_volumes; i++) {
 		load_end(d, i);
+		if (d->volumes[i].oracle)
+			snaps_crash(d, i);
 		if (d->volumes[i].oracle)
 			oracle_crash_begin(d->volumes[i].oracle, kind);
 	}
@@ -484,11 +489,10 @@ bool drill_resize(struct drill *d, unsigned i, uint64_t size)
 
 bool drill_pin(struct drill *d, unsigned i, unsigned number, bool unpin)
 {
-	int r = world_pin(&d->world, i, number, unpin, NULL);
-
-	if (r == -EEXIST || r == -EAGAIN || r == -ENOENT) /* as the test happens to ask */
-		return true;
-	return d->errors_ok ? r != -ESHUTDOWN : went_well(d, r, "pinning", i);
+	if (unpin)
+		return snap_let_go(d, i, number);
+	snap_ask(d, i, number);
+	return snap_wait(d, i, number);
 }
 
 bool drill_verify_live(struct drill *d, unsigned i)

@@ -16,6 +16,7 @@
 #define TESTS_SIM_DRILL_H
 
 #include "tests/sim/oracle.h"
+#include "tests/sim/snaps.h"
 #include "tests/sim/workload.h"
 #include "tests/sim/world.h"
 
@@ -32,10 +33,12 @@ struct drill {
 	unsigned n_volumes;
 	struct drill_volume volumes[WORLD_VOLUMES];
 	uint64_t sizes[WORLD_VOLUMES]; /* with which they are created */
-	bool errors_ok;                /* operations may fail: the test injects faults */
-	int only_error;                /* requests of a load: only with this one; 0: any */
-	enum oracle_crash end;         /* how the life will end by itself */
-	bool in_crash;                 /* nobody has looked yet at what it left */
+	struct snap snaps[WORLD_VOLUMES][SNAPS_MAX];
+	struct snap_base bases[WORLD_VOLUMES]; /* of those that were made of a snapshot */
+	bool errors_ok;                        /* operations may fail: the test injects faults */
+	int only_error;                        /* requests of a load: only with this one; 0: any */
+	enum oracle_crash end;                 /* how the life will end by itself */
+	bool in_crash;                         /* nobody has looked yet at what it left */
 	uint64_t lives;
 };
 

@@ -48,6 +48,29 @@ void oracle_grow(struct oracle *o, uint64_t n_sectors)
 	o->n_sectors = n_sectors;
 }
 
+struct oracle *oracle_of_cut(const struct oracle *o, uint64_t asked)
+{
+	struct oracle *copy = sim_alloc(sizeof(*copy));
+
+	*copy = *o;
+	copy->sector = sim_alloc(o->n_sectors * sizeof(*o->sector));
+	memcpy(copy->sector, o->sector, o->n_sectors * sizeof(*o->sector));
+	copy->write = sim_alloc((o->n_writes + 1) * sizeof(*o->write));
+	copy->room = o->n_writes + 1;
+	if (o->n_writes)
+		memcpy(copy->write, o->write, o->n_writes * sizeof(*o->write));
+	for (size_t i = 0; i < copy->n_writes; i++)
+		copy->write[i].durable = false;
+	copy->durable = asked;
+	copy->in_crash = false;
+	return copy;
+}
+
+void oracle_apart(struct oracle *o)
+{
+	o->last_number += 1u << 24;
+}
+
 const char *oracle_text(const struct oracle *o)
 {
 	return o->text;

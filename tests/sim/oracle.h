@@ -60,6 +60,12 @@ void oracle_grow(struct oracle *o, uint64_t n_sectors);
 /* The device was closed cleanly: all that was acknowledged is durable. */
 void oracle_closed(struct oracle *o);
 
+/* A copy, to judge a snapshot by that was asked for at `asked` (oracle_read_begin) and has its
+ * place in the order now: as a power cut now, after a flush of all that had ended then. */
+struct oracle *oracle_of_cut(const struct oracle *o, uint64_t asked);
+/* Its writes from now on are told from those of the oracle that it is a copy of. */
+void oracle_apart(struct oracle *o);
+
 enum oracle_crash { ORACLE_POWER_CUT, ORACLE_KILL };
 
 /* After a crash: begin (several crashes in a row are one; a power cut outweighs), show every sector

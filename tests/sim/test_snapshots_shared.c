@@ -236,12 +236,12 @@ static void asked(struct repository_op *op)
 	container_of(op, struct asking, op)->done = true;
 }
 
-static void a_snapshot(struct depot *depot, struct model *model)
+static void a_snapshot(struct depot *depot, unsigned n, struct model *model)
 {
 	depot_init(depot, 9);
 	assert_true(depot_up(depot));
 	*model = (struct model){.seed = {10, 11, 12, 13}};
-	assert_true(depot_upload(depot, 0, depot_id(0), NULL, &empty, model));
+	assert_true(depot_upload(depot, 0, depot_id(n), NULL, &empty, model));
 }
 
 /* A hold that is written when its snapshot is deleted and swept already is none. */
@@ -252,7 +252,7 @@ static void a_late_hold_is_refused(void **state)
 	struct model model;
 
 	(void)state;
-	a_snapshot(&depot, &model);
+	a_snapshot(&depot, 0, &model);
 	blobs_sim_nth(depot.objects, BLOB_SWAP, 1, 0, true);
 	hold->op.done = asked;
 	snap_hold(depot.repository[0], depot.loop[0], &hold->op, depot_id(0), "vol-1",
@@ -277,7 +277,7 @@ static void a_late_child_is_refused(void **state)
 	struct model model, next;
 
 	(void)state;
-	a_snapshot(&depot, &model);
+	a_snapshot(&depot, 0, &model);
 	next = model;
 	next.seed[0] = 99;
 	blobs_sim_nth(depot.objects, BLOB_SWAP, 1, 0, true);
@@ -306,13 +306,13 @@ static void sweep_ended(struct snap_sweep *sweep)
 static void a_fresh_tombstone_counts(void **state)
 {
 	struct upload *u = sim_alloc(sizeof(*u));
-	struct id id = depot_id(0);
+	struct id id = depot_id(1); /* behind its child's, in a list */
 	struct model model, next;
 	struct depot depot;
 
 	(void)state;
 	race = sim_alloc(sizeof(*race));
-	a_snapshot(&depot, &model);
+	a_snapshot(&depot, 1, &model);
 	next = model;
 	next.seed[0] = 99;
 	/* Reads: the lease, the snapshot as a tombstone, the snapshot as a root. */
@@ -321,7 +321,7 @@ static void a_fresh_tombstone_counts(void **state)
 	race->sweep = (struct snap_sweep){.config = depot_sweep_config(), .done = sweep_ended};
 	snap_sweep_start(depot.repository[1], depot.loop[1], &depot.memory[1], &race->sweep);
 	assert_true(depot_sleep(&depot, NSEC_PER_SEC));
-	upload_start(u, &depot, 0, depot_id(1), &id, &model, &next);
+	upload_start(u, &depot, 0, depot_id(0), &id, &model, &next);
 	assert_true(depot_wait(&depot, &u->done));
 	assert_int_equal(u->error, 0);
 	assert_true(depot_delete(&depot, 0, id));
@@ -330,9 +330,9 @@ static void a_fresh_tombstone_counts(void **state)
 		assert_true(sim_step(depot.sim));
 	assert_int_equal(race->sweep.error, 0);
 	snap_sweep_clear(&race->sweep);
-	assert_true(depot_verify(&depot, 0, depot_id(1), NULL, &next));
+	assert_true(depot_verify(&depot, 0, depot_id(0), NULL, &next));
 	assert_true(depot_sweep_clean(&depot, 1));
-	assert_true(depot_verify(&depot, 0, depot_id(1), NULL, &next));
+	assert_true(depot_verify(&depot, 0, depot_id(0), NULL, &next));
 	upload_free(u);
 	sim_release(u);
 	sim_release(race);

@@ -141,6 +141,8 @@ int world_create(struct world *w, unsigned i, uint64_t size)
 	int r;
 
 	call->op.size = size;
+	call->op.snapshot = w->base_ids[i];
+	call->op.base_size = w->base_sizes[i];
 	r = world_call(w, call, volume_create);
 	mem_free(call);
 	return r;
@@ -152,6 +154,8 @@ int world_open(struct world *w, unsigned i)
 	int r;
 
 	call->op.read_only = w->store_config.read_only;
+	call->op.deleted = w->deleted[i];
+	call->op.base = w->bases[i];
 	r = world_call(w, call, volume_open);
 	if (r == 0)
 		w->volumes[i] = call->op.volume;
@@ -165,6 +169,17 @@ int world_close(struct world *w, unsigned i)
 	int r = world_call(w, call, volume_close);
 
 	w->volumes[i] = NULL;
+	mem_free(call);
+	return r;
+}
+
+int world_delete(struct world *w, unsigned i, uint32_t *ret_pins, bool *ret_more)
+{
+	struct volume_call *call = call_new(w, i);
+	int r = world_call(w, call, volume_delete);
+
+	*ret_pins = call->op.pins;
+	*ret_more = call->op.more;
 	mem_free(call);
 	return r;
 }

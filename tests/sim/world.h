@@ -21,7 +21,11 @@ struct world {
 	struct store *store;
 	struct engine *engine;
 	struct volume *volumes[WORLD_VOLUMES];
-	struct err err; /* of the step that failed last */
+	struct volume_base *bases[WORLD_VOLUMES]; /* given at open; NULL: none */
+	struct id base_ids[WORLD_VOLUMES];        /* given at create, with base_sizes */
+	uint64_t base_sizes[WORLD_VOLUMES];
+	bool deleted[WORLD_VOLUMES]; /* opened for their pins */
+	struct err err;              /* of the step that failed last */
 	uint64_t bad_blocks;
 };
 
@@ -33,6 +37,8 @@ int world_begin(struct world *w);
 int world_create(struct world *w, unsigned i, uint64_t size);
 int world_open(struct world *w, unsigned i);
 int world_close(struct world *w, unsigned i);
+/* One call. *ret_pins snapshots keep its segments, *ret_more: call again. */
+int world_delete(struct world *w, unsigned i, uint32_t *ret_pins, bool *ret_more);
 int world_checkpoint(struct world *w, unsigned i);
 int world_resize(struct world *w, unsigned i, uint64_t size);
 struct id world_snapshot_id(unsigned number);

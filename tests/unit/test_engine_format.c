@@ -237,6 +237,12 @@ static void superblock_round_trip(void **state)
 	sb.sequence = 9;
 	sb.replay_segment = REPLAY_NOWHERE;
 	sb.pins[4].checkpoint = 3;
+	sb.pins[4].snapshot = (struct id){.hi = 4, .lo = 5};
+	sb.pins[4].size = 1 << 29;
+	sb.pins[0].snapshot.lo = 6;
+	sb.base = (struct id){.hi = 1, .lo = 2};
+	sb.base_size = 1 << 20;
+	sb.hydrated = 1 << 19;
 	sb.n_ended = SUPERBLOCK_ENDED;
 	sb.ended[63].last = 6;
 	superblock_encode(buf, &sb);

@@ -102,6 +102,34 @@ static void trim_spares_the_busy(void **state)
 	pool_free(pool);
 }
 
+/* A pool of huge pages gives them back when all has rested, and not in part. */
+static void trim_of_huge_pages_is_whole(void **state)
+{
+	struct pool *pool = pool_new(64 * PAGE, 64);
+	void *a = pool_get(pool);
+	void *b = pool_get(pool);
+
+	(void)state;
+	pool_use_huge_pages(pool);
+	memset(a, 1, 64 * PAGE);
+	memset(b, 2, 64 * PAGE);
+	pool_put(pool, b);
+	assert_true(pool_trim(pool));
+	assert_true(pool_trim(pool)); /* b rested, but a did not */
+	assert_true(resident(a));
+	assert_true(resident(b));
+	pool_put(pool, a);
+	assert_true(pool_trim(pool)); /* a was in use since the last trim */
+	assert_true(resident(a));
+	assert_false(pool_trim(pool));
+	assert_false(resident(a));
+	assert_false(resident(b));
+	assert_ptr_equal(pool_get(pool), a);
+	assert_int_equal(((char *)a)[0], 0); /* fresh memory */
+	pool_put(pool, a);
+	pool_free(pool);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -109,6 +137,7 @@ int main(void)
 	    cmocka_unit_test(tiny_budget),
 	    cmocka_unit_test(trim_gives_back_what_rested),
 	    cmocka_unit_test(trim_spares_the_busy),
+	    cmocka_unit_test(trim_of_huge_pages_is_whole),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
