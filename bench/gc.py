@@ -24,7 +24,6 @@ import table
 MIB = 1024 * 1024
 SEGMENT = 8 * MIB
 DEPTH = 32
-OVERWRITES = 3
 SKEWS = {"uniform": 0, "80/20": 80}
 COLUMNS = ("pattern", "full_percent", "written_mib", "wa", "wa_log", "wa_moved", "wa_map", "iops",
            "iops_fresh", "rate_ratio", "p50_us", "p999_us", "p999_fresh_us", "p999_ratio",
@@ -72,10 +71,12 @@ def options():
                    help="percent of the store that live")
     p.add_argument("--patterns", default=env("GC_PATTERNS", "uniform,80/20"), type=run.names,
                    help="some of: " + ",".join(SKEWS))
-    p.add_argument("--quick", action="store_true", help="under a minute: 1 GiB, 70 %% full")
+    p.add_argument("--overwrites", default=env("GC_OVERWRITES", "3"), type=float,
+                   help="of the whole volume, before it is measured")
+    p.add_argument("--quick", action="store_true", help="a minute: 1 GiB, 70 %% full, overwritten twice")
     opt = p.parse_args()
     if opt.quick:
-        opt.size, opt.seconds, opt.full, opt.patterns = 1 << 30, 3, ["70"], list(SKEWS)
+        opt.size, opt.seconds, opt.full, opt.overwrites = 1 << 30, 3, ["70"], 2
     return opt
 
 
@@ -90,7 +91,7 @@ class Bench:
         self.opt = opt
         directory = os.path.abspath(opt.dir)
         self.place = servers.Place(directory, "", opt.size,
-                                   os.path.abspath(os.path.join(opt.out, "logs")), "unix", 0,
+                                   os.path.abspath(os.path.join(opt.out, "logs")), 0,
                                    os.path.abspath(opt.volumed))
         self.server = Volumed(self.place, opt.volumectl)
         self.rows = []
@@ -110,6 +111,12 @@ class Bench:
         self.server.start()
         clients.fill(self.opt.nbdload, self.server, self.opt.size)
 
+    def give_up(self):
+        try:
+            self.server.stop()
+        except servers.ServerError as e:
+            run.say(f"note: {e}")
+
     def end(self):
         self.server.stop()
         shutil.rmtree(self.server.data_dir(), ignore_errors=True)
@@ -125,7 +132,7 @@ class Bench:
 
     def aged(self, skew, percent):
         self.begin(store_size(self.opt.size, percent))
-        self.load(skew, "--ios", str(OVERWRITES * self.opt.size // 4096))
+        self.load(skew, "--ios", str(int(self.opt.overwrites * self.opt.size) // 4096))
         before = self.server.counters()
         found = self.load(skew, "--runtime", str(self.opt.seconds))
         after = self.server.counters()
@@ -139,6 +146,7 @@ class Bench:
         except (servers.ServerError, clients.ClientError, subprocess.SubprocessError) as e:
             row["error"] = str(e)
             run.say(f"{pattern}, {percent} % full: FAILED: {e}")
+            self.give_up()
             return
         written = max(spent["written_bytes"], 1)
         row["written_mib"] = written // MIB
@@ -187,6 +195,7 @@ def main():
     except KeyboardInterrupt:
         return 130
     finally:
+        bench.give_up()
         bench.end()
 
 
