@@ -102,12 +102,14 @@ static json_t *tags(const struct control_tag *all, unsigned n)
 
 static json_t *counters(const struct control_counters *c)
 {
-	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "live_bytes",
-			 number(c->live_bytes), "allocated_bytes", number(c->allocated_bytes),
-			 "records", number(c->records), "syncs", number(c->syncs), "checkpoints",
-			 number(c->checkpoints), "bad_reads", number(c->bad_reads), "sequence",
-			 number(c->sequence), "durable_sequence", number(c->durable_sequence),
-			 "replayed", number(c->replayed));
+	return json_pack(
+	    "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "live_bytes",
+	    number(c->live_bytes), "allocated_bytes", number(c->allocated_bytes), "records",
+	    number(c->records), "syncs", number(c->syncs), "checkpoints", number(c->checkpoints),
+	    "bad_reads", number(c->bad_reads), "sequence", number(c->sequence), "durable_sequence",
+	    number(c->durable_sequence), "replayed", number(c->replayed), "written_bytes",
+	    number(c->written_bytes), "logged_bytes", number(c->logged_bytes), "moved_bytes",
+	    number(c->moved_bytes), "map_bytes", number(c->map_bytes));
 }
 
 static json_t *volume(const struct control_volume *v)

@@ -458,10 +458,24 @@ static bool next_readback(struct load *l, struct request *r)
 	return choose_sequential(l, &r->offset);
 }
 
+/* Of each 100 blocks the first 100 - skew are the hot ones: they are all over the disk. */
+static uint64_t choose_block(struct load *l, uint64_t n)
+{
+	unsigned skew = l->config->skew;
+	uint64_t hundred;
+
+	if (skew == 0 || n < 100)
+		return next_random(l) % n;
+	hundred = next_random(l) % (n / 100) * 100;
+	if (next_random(l) % 100 < skew)
+		return hundred + next_random(l) % (100 - skew);
+	return hundred + 100 - skew + next_random(l) % skew;
+}
+
 static bool choose_random(struct load *l, uint64_t *ret_offset)
 {
 	uint32_t bs = l->config->block_size;
-	uint64_t block = next_random(l) % (l->working_set / bs);
+	uint64_t block = choose_block(l, l->working_set / bs);
 
 	if (!l->verify) {
 		*ret_offset = block * bs;

@@ -33,6 +33,7 @@ struct load_config {
 	enum load_pattern pattern;
 	unsigned read_percent;
 	uint32_t block_size;
+	unsigned skew; /* so many of 100 random I/Os go to 100 - skew of 100 blocks; 0: none */
 	uint64_t working_set; /* bytes from the disk's start; 0: all of it */
 	bool fill;            /* write the working set in sequence and flush, before the run */
 	uint32_t fill_block;

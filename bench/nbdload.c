@@ -29,6 +29,7 @@ static const char usage_text[] =
     "  -t, --runtime SECONDS   to measure (default 10, or no limit with --ios)\n"
     "  -n, --ios N             stop after so many reads and writes\n"
     "  -w, --warmup SECONDS    of load before the measurement (default 0)\n"
+    "      --skew N            N of 100 random I/Os go to 100 - N of 100 blocks: 80\n"
     "      --working-set SIZE  use only the first SIZE of the export\n"
     "      --flush-every N     a flush after every N writes\n"
     "      --fua               writes with FUA\n"
@@ -48,6 +49,7 @@ static const char usage_text[] =
 enum option_id {
 	OPT_READ_PERCENT = 256,
 	OPT_WORKING_SET,
+	OPT_SKEW,
 	OPT_FLUSH_EVERY,
 	OPT_FUA,
 	OPT_FILL_BLOCK,
@@ -66,6 +68,7 @@ static const struct option long_options[] = {
     {"ios", required_argument, NULL, 'n'},
     {"warmup", required_argument, NULL, 'w'},
     {"working-set", required_argument, NULL, OPT_WORKING_SET},
+    {"skew", required_argument, NULL, OPT_SKEW},
     {"flush-every", required_argument, NULL, OPT_FLUSH_EVERY},
     {"fua", no_argument, NULL, OPT_FUA},
     {"fill", no_argument, NULL, 'f'},
@@ -198,6 +201,8 @@ static bool parse_option(int option, const char *text, struct command *cmd)
 		return parse_unsigned(text, 0, 100, &load->read_percent);
 	case OPT_WORKING_SET:
 		return size_parse(text, &load->working_set) == 0;
+	case OPT_SKEW:
+		return parse_unsigned(text, 50, 99, &load->skew);
 	case OPT_FLUSH_EVERY:
 		return parse_unsigned(text, 0, UINT32_MAX, &load->flush_every);
 	case OPT_FILL_BLOCK:

@@ -22,13 +22,20 @@ bench:
 	@$(SUBMAKE) all $(NBDLOAD)
 	/usr/bin/python3 -B bench/run.py --nbdload $(NBDLOAD) --volumed $(BIN)/volumed
 
+# What garbage collection costs: BENCH_GC_SIZE, BENCH_GC_FULL, BENCH_GC_PATTERNS.
+bench-gc:
+	@scripts/setup.sh build bench
+	@$(SUBMAKE) all $(NBDLOAD)
+	/usr/bin/python3 -B bench/gc.py --nbdload $(NBDLOAD) --volumed $(BIN)/volumed \
+		--volumectl $(BIN)/volumectl
+
 # The load generator against servers that behave, and servers that do not.
 bench-check:
 	@scripts/setup.sh build bench
 	@$(SUBMAKE) $(NBDLOAD)
 	/usr/bin/python3 -B bench/selftest.py $(NBDLOAD)
 
-.PHONY: bench bench-check
+.PHONY: bench bench-gc bench-check
 
 # The snapshot repository: DIR, MiB and rounds by BENCH_DIR, BENCH_MIB, BENCH_ROUNDS.
 BENCH_REPOSITORY := $(BUILD)/bench/repository

@@ -113,7 +113,11 @@ struct control_counters {
 	uint64_t bad_reads; /* blocks that failed their checksum */
 	uint64_t sequence;  /* newest write */
 	uint64_t durable_sequence;
-	uint64_t replayed; /* records that opening it replayed */
+	uint64_t replayed;      /* records that opening it replayed */
+	uint64_t written_bytes; /* by users, in whole blocks */
+	uint64_t logged_bytes;  /* appended to the log, headers included */
+	uint64_t moved_bytes;   /* copied by garbage collection */
+	uint64_t map_bytes;     /* written by checkpoints */
 };
 
 struct control_volume {

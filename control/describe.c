@@ -568,6 +568,10 @@ static void take_stats(struct task *t, const struct volume_stats *s)
 	    .sequence = s->sequence,
 	    .durable_sequence = s->durable_sequence,
 	    .replayed = s->replayed,
+	    .written_bytes = s->written_bytes,
+	    .logged_bytes = s->logged_bytes,
+	    .moved_bytes = s->moved_bytes,
+	    .map_bytes = s->map_bytes,
 	};
 }
 

@@ -650,13 +650,21 @@ static void on_swap(struct store_ctl *ctl)
 	if (ctl->error) {
 		volume_fail(v, ctl->error);
 	} else {
+		uint64_t older = v->sb.checkpoint; /* the same at the second swap */
+
+		v->stats.checkpoints += older != c->sb.checkpoint;
 		v->sb = c->sb;
 		v->sb_version++;
-		v->stats.checkpoints++;
 		overlay_free(&v->frozen);
 		if (c->cut)
 			cut_free(c->cut);
-		v->reap_later = segments_reap(v, c->sb.checkpoint, c->sb.sequence);
+		c->cut = NULL;
+		v->reap_later = segments_reap(v, c->sb.checkpoint, older, c->sb.sequence);
+		/* With it in the other version, too, what is dead can be freed at once. */
+		if (v->reap_later && older != c->sb.checkpoint) {
+			superblock_swap(v, &c->sb, on_swap);
+			return;
+		}
 	}
 	c->state = CHECKPOINT_END;
 	checkpoint_step(c);

@@ -75,6 +75,7 @@ struct volume_stats {
 	uint64_t bad_reads;      /* blocks that failed their checksum, since open */
 	uint64_t replayed;       /* records that open replayed */
 	uint64_t overlay_blocks; /* changed since the last checkpoint */
+	uint64_t written_bytes;  /* of it what users wrote, whole blocks, since open */
 	uint64_t logged_bytes;   /* appended to the log since open, headers included */
 	uint64_t moved_bytes;    /* copied by garbage collection since open, headers included */
 	uint64_t map_bytes;      /* leaves and the rest of the map, written since open */

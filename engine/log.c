@@ -108,7 +108,9 @@ static void part_size(const struct op *op, struct part *ret_part)
  * make room (E6). */
 static uint32_t room_kept(const struct volume *v, const struct part *part)
 {
-	return part->payload > 0 && v->segments.n_spare[STORE_STREAM_USER] == 0 ? TRIM_RESERVE : 0;
+	if (part->payload == 0 || v->segments.n_spare[STORE_STREAM_USER] > 0)
+		return 0;
+	return v->head->kept ? v->store->info.segment_size : TRIM_RESERVE;
 }
 
 static bool part_fits(const struct fill *f, const struct part *part)
@@ -316,11 +318,14 @@ static struct segment *log_head(struct volume *v, struct record *rec)
 			return v->head;
 	}
 	next = segments_take(v, STORE_STREAM_USER);
-	if (!next) {
-		if (segments_out_of_space(v, STORE_STREAM_USER))
+	if (!next && segments_out_of_space(v, STORE_STREAM_USER)) {
+		if (part.payload == 0)
+			next = segments_take_kept(v);
+		else
 			log_no_space(v);
-		return NULL;
 	}
+	if (!next)
+		return NULL;
 	if (v->head) {
 		v->head->state = SEGMENT_CLOSED;
 		segments_mark_dirty(v, v->head);
@@ -349,6 +354,7 @@ static void record_seal(struct volume *v, struct record *rec, struct fill *f)
 	v->head->users++;
 	v->stats.records++;
 	v->stats.logged_bytes += h->header_length + h->payload_length;
+	v->stats.written_bytes += h->payload_length;
 	v->gc_credit += (int64_t)h->payload_length * GC_CREDIT;
 	segments_mark_dirty(v, v->head);
 }

@@ -3,10 +3,10 @@
  * The segments lent to a volume: spares lent ahead, what lives in each, and when one may be given
  * back.
  *
- * The reuse rule. A segment is freed when the newest durable checkpoint and the one before it (the
- * superblock's two versions) refer to nothing in it; when the log in it is older than both, so that
- * no replay needs it; when no pinned root can refer to it; and when nothing reads it. `dead_at` is
- * the first checkpoint that refers to nothing, so that it is free once a later one is durable.
+ * The reuse rule. A segment is freed when the checkpoints in both versions of the superblock refer
+ * to nothing in it; when the log in it is older than both, so that no replay needs it; when no
+ * pinned root can refer to it; and when nothing reads it. `dead_at` is the first checkpoint that
+ * refers to nothing: it is free once the older version holds that one or a later one.
  */
 #include "base/check.h"
 #include "base/util.h"
@@ -18,6 +18,7 @@
 #define HASH_MIN   64
 #define LEND_RETRY (NSEC_PER_SEC / 2)
 
+static void lend_start(struct volume *v, enum store_stream stream, uint32_t n, bool last);
 static void lend_done(struct store_ctl *ctl);
 static void free_done(struct store_ctl *ctl);
 
@@ -172,7 +173,7 @@ struct segment *segments_add_at(struct volume *v, uint32_t slot, const struct st
 
 void segments_remove(struct volume *v, struct segment *seg)
 {
-	if (seg->state == SEGMENT_SPARE)
+	if (seg->state == SEGMENT_SPARE && !seg->kept)
 		v->segments.n_spare[seg->stream]--;
 	segments_mark_dirty(v, seg);
 	seg->state = SEGMENT_EMPTY;
@@ -199,6 +200,21 @@ static uint32_t spares_wanted(const struct volume *v, enum store_stream stream)
 	return stream == STORE_STREAM_USER ? v->segments.spares_user : SPARES_MAP;
 }
 
+static void lend_start(struct volume *v, enum store_stream stream, uint32_t n, bool last)
+{
+	struct store_ctl *ctl = &v->segments.lend;
+
+	v->segments.lending = true;
+	ctl->loop = v->loop;
+	ctl->done = lend_done;
+	ctl->volume = v->id;
+	ctl->incarnation = v->incarnation;
+	ctl->stream = (uint8_t)stream;
+	ctl->last = last;
+	ctl->n = n;
+	v->store->ops->lend(v->store, ctl);
+}
+
 /* The log had to wait for a segment: from now on more are lent at a time, until a checkpoint finds
  * rest. */
 static void spares_more(struct volume *v)
@@ -218,18 +234,36 @@ void segments_rest(struct volume *v)
 	v->segments.spares_user = SPARES_USER;
 }
 
+static struct segment *find_spare(const struct volume *v, enum store_stream stream, bool kept)
+{
+	for (uint32_t slot = 0; slot < v->segments.n_pages * USAGE_SEGMENTS; slot++) {
+		struct segment *seg = segments_at(v, slot);
+
+		if (seg->state == SEGMENT_SPARE && seg->stream == stream && seg->kept == kept)
+			return seg;
+	}
+	return NULL;
+}
+
+struct segment *segments_take_kept(struct volume *v)
+{
+	struct segment *taken = find_spare(v, STORE_STREAM_USER, true);
+
+	if (taken) {
+		taken->state = SEGMENT_HEAD;
+		segments_mark_dirty(v, taken);
+	} else if (!v->segments.lending && !v->segments.last_failed && !v->failed) {
+		lend_start(v, STORE_STREAM_USER, 1, true);
+	}
+	return taken;
+}
+
 struct segment *segments_take(struct volume *v, enum store_stream stream)
 {
 	struct segment *taken = NULL;
 
 	if (v->segments.n_spare[stream] > 0) {
-		for (uint32_t slot = 0; !taken && slot < v->segments.n_pages * USAGE_SEGMENTS;
-		     slot++) {
-			struct segment *seg = segments_at(v, slot);
-
-			if (seg->state == SEGMENT_SPARE && seg->stream == stream)
-				taken = seg;
-		}
+		taken = find_spare(v, stream, false);
 		CHECK(taken);
 		v->segments.n_spare[stream]--;
 		taken->state = SEGMENT_HEAD;
@@ -254,14 +288,8 @@ void segments_want(struct volume *v, enum store_stream stream)
 	if (s->n_spare[stream] * 2 > spares_wanted(v, stream) || s->lending || s->retrying ||
 	    v->failed || needs_no_more(v))
 		return;
-	s->lending = true;
-	s->lend.loop = v->loop;
-	s->lend.done = lend_done;
-	s->lend.volume = v->id;
-	s->lend.incarnation = v->incarnation;
-	s->lend.stream = (uint8_t)stream;
-	s->lend.n = spares_wanted(v, stream) - s->n_spare[stream];
-	v->store->ops->lend(v->store, &s->lend);
+	lend_start(v, stream, spares_wanted(v, stream) - s->n_spare[stream],
+		   stream == STORE_STREAM_MAP);
 }
 
 /* One stream is asked for at a time, in turn: none starves because another can't be had. */
@@ -283,6 +311,7 @@ static void lend_on_retry(struct io_op *op)
 
 	v->segments.retrying = false;
 	v->segments.woken = false;
+	v->segments.last_failed = false;
 	if (v->closing) {
 		volume_close_kick(v);
 		return;
@@ -294,17 +323,31 @@ static void lend_on_retry(struct io_op *op)
 	volume_kick(v);
 }
 
+static bool lend_take(struct volume *v, const struct store_ctl *ctl, uint32_t i)
+{
+	struct segment *seg = segments_add(v, &ctl->segments[i], SEGMENT_SPARE);
+
+	if (seg && ctl->last && ctl->stream == STORE_STREAM_USER) {
+		seg->kept = true;
+		v->segments.n_spare[STORE_STREAM_USER]--;
+	}
+	return seg != NULL;
+}
+
 static void lend_done(struct store_ctl *ctl)
 {
 	struct volume *v = container_of(ctl, struct volume, segments.lend);
 	struct segments *s = &v->segments;
 
 	s->lending = false;
-	s->lend_failed[ctl->stream] = ctl->error == -ENOSPC;
+	if (ctl->last && ctl->stream == STORE_STREAM_USER)
+		s->last_failed = ctl->error == -ENOSPC;
+	else
+		s->lend_failed[ctl->stream] = ctl->error == -ENOSPC;
 	if (ctl->error && ctl->error != -ENOSPC)
 		volume_fail(v, ctl->error);
 	for (uint32_t i = 0; !ctl->error && i < ctl->n; i++)
-		if (!segments_add(v, &ctl->segments[i], SEGMENT_SPARE))
+		if (!lend_take(v, ctl, i))
 			volume_fail(v, -ENOMEM);
 	/* Space may come back, by trims and by other volumes: ask again, in a while. */
 	if (ctl->error == -ENOSPC && !s->retrying && !v->closing) {
@@ -403,7 +446,7 @@ static bool is_dead(const struct segment *seg, uint64_t sequence)
 	       seg->pending == 0 && seg->newest <= sequence;
 }
 
-bool segments_reap(struct volume *v, uint64_t number, uint64_t sequence)
+bool segments_reap(struct volume *v, uint64_t number, uint64_t older, uint64_t sequence)
 {
 	bool later = false;
 
@@ -414,7 +457,7 @@ bool segments_reap(struct volume *v, uint64_t number, uint64_t sequence)
 			continue;
 		if (seg->dead_at == 0)
 			seg->dead_at = number;
-		if (seg->dead_at < number && seg->users == 0 && !pin_needs(v, seg))
+		if (seg->dead_at <= older && seg->users == 0 && !pin_needs(v, seg))
 			segments_release(v, seg);
 		else if (!pin_needs(v, seg))
 			later = true;
@@ -426,7 +469,7 @@ bool segments_reap(struct volume *v, uint64_t number, uint64_t sequence)
 void segments_release(struct volume *v, struct segment *seg)
 {
 	CHECK(seg->users == 0);
-	if (seg->state == SEGMENT_SPARE)
+	if (seg->state == SEGMENT_SPARE && !seg->kept)
 		v->segments.n_spare[seg->stream]--;
 	seg->state = SEGMENT_FREEING;
 }

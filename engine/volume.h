@@ -111,6 +111,7 @@ struct segment {
 	uint32_t pending;     /* copies in it that no MOVE in the log speaks of yet */
 	bool moved_out;       /* what lived in it was moved: not again */
 	bool stuck;           /* but for what could not be */
+	bool kept;            /* lent from the store's last: for records that make room */
 	uint32_t slot;
 	uint64_t newest;  /* sequence of the newest record in it */
 	uint64_t lent_at; /* number of the checkpoint that was newest when it was lent */
@@ -135,6 +136,7 @@ struct segments {
 	struct store_ctl lend;
 	bool lending;
 	bool lend_failed[5]; /* by stream: the last answer was -ENOSPC */
+	bool last_failed;    /* not even from the store's last, until it is asked again */
 	struct store_ctl freeing;
 	bool free_busy;
 	struct io_op retry;
@@ -486,6 +488,9 @@ struct segment *segments_at(const struct volume *v, uint32_t slot);
 /* A spare of that stream becomes a head; NULL: none yet (more are asked for; volume_kick follows).
  */
 struct segment *segments_take(struct volume *v, enum store_stream stream);
+/* The same of the user stream in a full store, for records that make room: from the store's last.
+ */
+struct segment *segments_take_kept(struct volume *v);
 /* Sees to it that spares are there or asked for. */
 void segments_want(struct volume *v, enum store_stream stream);
 bool segments_out_of_space(const struct volume *v, enum store_stream stream);
@@ -498,8 +503,9 @@ void segments_mark_dirty(struct volume *v, struct segment *s);
 /* The freeze: what the active overlay held is now the frozen one's. */
 void segments_freeze(struct volume *v);
 /* After checkpoint `number` (whose sequence is `sequence`) is durable: marks the dead, frees what
- * no durable root, pin or reader needs. True if some wait for a later checkpoint. */
-bool segments_reap(struct volume *v, uint64_t number, uint64_t sequence);
+ * no durable root, pin or reader needs. `older` is the number in the other version of the
+ * superblock. True if some must wait. */
+bool segments_reap(struct volume *v, uint64_t number, uint64_t older, uint64_t sequence);
 /* Frees by hand what recovery found to be nobody's. */
 void segments_release(struct volume *v, struct segment *s);
 void segments_free_kick(struct volume *v);

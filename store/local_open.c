@@ -413,7 +413,8 @@ static void open_reserve(struct local *l)
 	uint64_t left = 0;
 
 	l->store.ops->space(&l->store, &capacity, &left);
-	l->reserve = min_u64(LOCAL_RESERVE_MAX, capacity / l->super.segment_size / 8);
+	l->reserve = capacity / l->super.segment_size;
+	l->reserve = max_u64(min_u64(LOCAL_RESERVE_MIN, l->reserve / 8), l->reserve / 256);
 	/* What is backed for the reserve must not be punched again. */
 	if (l->pool_segments < l->reserve)
 		l->pool_segments = (uint32_t)l->reserve;

@@ -217,12 +217,27 @@ static uint64_t n_wanted(const struct local *l)
 	return n;
 }
 
+/* The last segments are for what makes room: only with them does a full store find its way back.
+ * Copies leave some for the maps and the log, without which nothing that was copied is ever freed.
+ */
+static uint64_t n_kept_from(const struct local *l, const struct store_ctl *ctl)
+{
+	if (ctl->last)
+		return 0;
+	switch (ctl->stream) {
+	case STORE_STREAM_USER:
+		return l->reserve;
+	case STORE_STREAM_MOVED:
+		return l->reserve / 2;
+	default:
+		return 0;
+	}
+}
+
 /* Serves one, or returns false: it has to wait. */
 static bool lend_one(struct local *l, struct store_ctl *ctl)
 {
-	/* Copies and maps get the last segments: only with them does a full store find its way
-	 * back. */
-	uint64_t kept = ctl->stream == STORE_STREAM_USER ? l->reserve : 0;
+	uint64_t kept = n_kept_from(l, ctl);
 	uint64_t wanted;
 	uint32_t n = 0;
 

@@ -82,6 +82,7 @@ struct store_ctl {
 	struct id volume;     /* lend, free: whose. Objects: the object's name */
 	uint64_t incarnation; /* lend: recorded with the segments */
 	uint8_t stream;       /* lend */
+	bool last;            /* lend: for what makes room: the last segments, too */
 	uint32_t n; /* lend: how many are wanted, and then how many came (at least 1, else -ENOSPC);
 		     * free: how many */
 	struct store_segment
