@@ -24,7 +24,8 @@
 #include "store/store.h"
 
 #define LOCAL_LOOPS_MAX     64   /* loops that use one store; a loop is a core */
-#define LOCAL_RESERVE_MIN   16   /* segments, but at most one in eight; or one in 256 */
+#define LOCAL_RESERVE_MIN   16   /* segments, but at most one in eight; */
+#define LOCAL_RESERVE_MAX   128  /* of a large store one in 256, as it is backed by space below */
 #define LOCAL_POOL_SEGMENTS 64   /* default of store_local_config.pool_segments: 512 MiB */
 #define FILE_SYSTEM_BLOCK   4096 /* the alignment of a store in a file */
 #define LOCAL_PAGE_WRITERS  8    /* table pages on their way at a time */
