@@ -148,6 +148,34 @@ json_t *api_render_volumes(const struct control_op *op)
 	return page("volumes", array, op);
 }
 
+static json_t *snapshot(const struct control_snapshot *s)
+{
+	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:i, s:I, s:I, s:o, s:o, s:o}",
+			 "id", text(s->id), "name", text(s->name), "volume",
+			 text_or_null(*s->volume ? s->volume : NULL), "parent",
+			 text_or_null(*s->parent ? s->parent : NULL), "state", text(s->state),
+			 "size", number(s->size), "start_time", when(s->start_time),
+			 "completion_time",
+			 s->completion_time ? when(s->completion_time) : json_null(), "progress",
+			 (int)s->progress, "full_bytes", number(s->full_bytes), "stored_bytes",
+			 number(s->stored_bytes), "description", text(s->description), "error",
+			 text(s->error_text), "tags", tags(s->tags, s->n_tags));
+}
+
+json_t *api_render_snapshot(const struct control_op *op)
+{
+	return snapshot(&op->result.snapshots[0]);
+}
+
+json_t *api_render_snapshots(const struct control_op *op)
+{
+	json_t *array = json_array();
+
+	for (unsigned i = 0; array && i < op->n_items; i++)
+		json_array_append_new(array, snapshot(&op->result.snapshots[i]));
+	return page("snapshots", array, op);
+}
+
 json_t *api_render_attachment(const struct control_op *op)
 {
 	return attachment(op->result.attachment);

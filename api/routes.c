@@ -22,6 +22,13 @@ static const struct api_field resize_body[] = {
     {.name = NULL},
 };
 
+static const struct api_field snapshot_body[] = {
+    {"volume", ARGUMENT(snapshot_create.volume), FIELD_TEXT, true},
+    {"description", ARGUMENT(snapshot_create.description), FIELD_TEXT, false},
+    {"tags", ARGUMENT(snapshot_create.tags), FIELD_TAGS, false},
+    {.name = NULL},
+};
+
 static const struct api_field attach_body[] = {
     {"instance", ARGUMENT(attach.instance), FIELD_TEXT, false},
     {"device", ARGUMENT(attach.device), FIELD_TEXT, false},
@@ -151,6 +158,43 @@ const struct route routes[] = {
 	.id_offset = ARGUMENT(detach.volume),
 	.query = detach_query,
 	.render = api_render_attachment,
+    },
+    {
+	.method = "GET",
+	.path = "/v1/snapshots",
+	.summary = "list snapshots",
+	.op = CONTROL_SNAPSHOT_LIST,
+	.status = 200,
+	.is_list = true,
+	.render = api_render_snapshots,
+    },
+    {
+	.method = "POST",
+	.path = "/v1/snapshots",
+	.summary = "take a snapshot of a volume",
+	.op = CONTROL_SNAPSHOT_CREATE,
+	.status = 201,
+	.body = snapshot_body,
+	.located = "/v1/snapshots/",
+	.render = api_render_snapshot,
+    },
+    {
+	.method = "GET",
+	.path = "/v1/snapshots/{id}",
+	.summary = "show a snapshot",
+	.op = CONTROL_SNAPSHOT_LIST,
+	.status = 200,
+	.one_of_list = true,
+	.render = api_render_snapshot,
+    },
+    {
+	.method = "DELETE",
+	.path = "/v1/snapshots/{id}",
+	.summary = "delete a snapshot",
+	.op = CONTROL_SNAPSHOT_DELETE,
+	.status = 202,
+	.id_offset = ARGUMENT(snapshot_delete.snapshot),
+	.render = api_render_snapshot,
     },
     {
 	.method = "GET",

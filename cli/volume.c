@@ -12,11 +12,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *human(const json_t *object, const char *name, char text[SIZE_TEXT_MAX])
-{
-	return size_format(get_number(object, name), text);
-}
-
 /* "/v1/volumes/ID" and `rest`. */
 static const char *volume_path(struct cli *cli, const char *id, const char *rest)
 {
@@ -24,36 +19,6 @@ static const char *volume_path(struct cli *cli, const char *id, const char *rest
 }
 
 /* ---- create ------------------------------------------------------------------------ */
-
-static int add_tag(json_t *tags, const char *text)
-{
-	const char *equals = strchr(text, '=');
-	char key[1024];
-
-	if (!equals || equals == text || (size_t)(equals - text) >= sizeof(key))
-		return cli_fail(EXIT_USAGE, "--tag '%s': write it as KEY=VALUE", text);
-	snprintf(key, sizeof(key), "%.*s", (int)(equals - text), text);
-	if (json_object_get(tags, key))
-		return cli_fail(EXIT_USAGE, "--tag '%s': the key %s is there already", text, key);
-	if (json_object_set_new(tags, key, json_string(equals + 1)) < 0)
-		return cli_fail(EXIT_USAGE, "--tag '%s' is no UTF-8", text);
-	return EXIT_OK;
-}
-
-static int make_tags(const struct cli_line *line, json_t **ret_tags)
-{
-	json_t *tags = json_object();
-	int status = tags ? EXIT_OK : cli_out_of_memory();
-
-	for (unsigned i = 0; status == EXIT_OK && i < line->n_repeated; i++)
-		if (line->repeated[i].id == OPT_TAG)
-			status = add_tag(tags, line->repeated[i].value);
-	if (status == EXIT_OK)
-		*ret_tags = tags;
-	else
-		json_decref(tags);
-	return status;
-}
 
 int run_volume_create(struct cli *cli)
 {
@@ -70,7 +35,7 @@ int run_volume_create(struct cli *cli)
 	int status = cli_parse_size(cli->line.value[OPT_SIZE], &bytes);
 
 	if (status == EXIT_OK)
-		status = make_tags(&cli->line, &tags);
+		status = cli_tags(&cli->line, &tags);
 	if (status != EXIT_OK)
 		return status;
 	request.body = json_pack("{s:I, s:o, s:s*}", "size", (json_int_t)bytes, "tags", tags,
@@ -86,20 +51,12 @@ int run_volume_create(struct cli *cli)
 		puts(get_text(reply, "id"));
 	else
 		printf("%s is %s: %s\n", get_text(reply, "id"), get_text(reply, "state"),
-		       human(reply, "size", size));
+		       get_size(reply, "size", size));
 	json_decref(reply);
 	return EXIT_OK;
 }
 
 /* ---- list -------------------------------------------------------------------------- */
-
-static void print_ids(const json_t *items)
-{
-	const json_t *item;
-	size_t i;
-
-	json_array_foreach(items, i, item) puts(get_text(item, "id"));
-}
 
 static int print_volumes(const json_t *volumes)
 {
@@ -119,7 +76,7 @@ static int print_volumes(const json_t *volumes)
 		const char *cells[] = {
 		    get_text(v, "id"),
 		    get_text(v, "name"),
-		    human(v, "size", size),
+		    get_size(v, "size", size),
 		    get_text(v, "state"),
 		    get_text(a, "device"),
 		    get_text(a, "instance"),
@@ -149,7 +106,7 @@ int run_volume_list(struct cli *cli)
 		cli_print_json(object);
 		json_decref(object);
 	} else if (cli->quiet) {
-		print_ids(volumes);
+		cli_print_ids(volumes);
 	} else {
 		status = print_volumes(volumes);
 	}
@@ -184,8 +141,8 @@ static void print_counters(const json_t *v)
 	if (!c)
 		return;
 	print_field("health", "%s", get_text(v, "health"));
-	print_field("stored", "%s, in %s of the store", human(c, "live_bytes", live),
-		    human(c, "allocated_bytes", allocated));
+	print_field("stored", "%s, in %s of the store", get_size(c, "live_bytes", live),
+		    get_size(c, "allocated_bytes", allocated));
 	print_field("log", "%" PRIu64 " records, %" PRIu64 " syncs, %" PRIu64 " checkpoints",
 		    get_number(c, "records"), get_number(c, "syncs"), get_number(c, "checkpoints"));
 	if (get_number(c, "bad_reads"))
@@ -207,7 +164,7 @@ static void print_volume(const json_t *v)
 	print_field("state", "%s", get_text(v, "state"));
 	if (*get_text(v, "error"))
 		print_field("error", "%s", get_text(v, "error"));
-	print_field("size", "%s (%" PRIu64 " bytes)", human(v, "size", size),
+	print_field("size", "%s (%" PRIu64 " bytes)", get_size(v, "size", size),
 		    get_number(v, "size"));
 	print_field("zone", "%s", get_text(v, "zone"));
 	print_field("created", "%s", cli_time(get_text(v, "create_time"), when));

@@ -2,7 +2,11 @@
  *
  * Deleting a volume:
  *
- *     BEGIN -> WAIT_BEGIN -> WAIT_ENGINE (again, while segments are left) -> WAIT_CONFIRM -> END
+ *     BEGIN -> WAIT_BEGIN -> [WAIT_UPLOAD] -> PENDING -> WAIT_PENDING -> [WAIT_OPEN]
+ *           -> [WAIT_CLOSE] -> WAIT_ENGINE (again, while segments are left) -> WAIT_CONFIRM -> END
+ *
+ * Pending snapshots outlive it: its row stays, deleting, until their uploader has ended, which
+ * comes here again. What a crash has cut short between a cut and its pin is made whole by opening.
  *
  * The caller is answered after WAIT_BEGIN, when the row says that it goes; the space comes back
  * behind it, batch by batch. Stopping waits for one batch; the next start goes on.
@@ -14,6 +18,12 @@
 enum delete_state {
 	DELETE_BEGIN,
 	DELETE_WAIT_BEGIN,
+	DELETE_WAIT_UPLOAD,
+	DELETE_PENDING,
+	DELETE_WAIT_PENDING,
+	DELETE_WAIT_OPEN,
+	DELETE_CLOSE,
+	DELETE_WAIT_CLOSE,
 	DELETE_ENGINE,
 	DELETE_WAIT_ENGINE,
 	DELETE_WAIT_CONFIRM,
@@ -22,6 +32,7 @@ enum delete_state {
 
 static void delete_step(struct task *t);
 static int delete_begin(struct catalog *c, struct catalog_job *job);
+static int delete_pending(struct catalog *c, struct catalog_job *job);
 static int delete_confirm(struct catalog *c, struct catalog_job *job);
 
 void control_delete(struct control *c, struct control_op *op)
@@ -77,6 +88,38 @@ static void say_stuck(struct task *t, const char *why)
 		  id_format(t->disk->id, CATALOG_VOLUME_PREFIX, id), why);
 }
 
+/* Pending snapshots let go of the volume, and it is closed. True: asleep. */
+static bool step_pending(struct task *t)
+{
+	switch (t->state) {
+	case DELETE_WAIT_UPLOAD:
+		t->state = DELETE_PENDING;
+		return false;
+	case DELETE_PENDING:
+		task_job_essential(t, DELETE_WAIT_PENDING, delete_pending);
+		return true;
+	case DELETE_WAIT_PENDING:
+		t->state = DELETE_CLOSE;
+		if (!task_job_ok(t) || t->disk->volume || t->n_pending == 0)
+			return false;
+		task_open(t, DELETE_WAIT_OPEN, false);
+		return true;
+	case DELETE_WAIT_OPEN:
+		task_opened(t); /* it is marked already, if that failed */
+		t->state = DELETE_CLOSE;
+		return false;
+	case DELETE_CLOSE:
+		t->state = DELETE_ENGINE;
+		if (t->disk->volume)
+			task_close(t, DELETE_WAIT_CLOSE);
+		return t->state == DELETE_WAIT_CLOSE;
+	default:
+		task_closed(t);
+		t->state = DELETE_ENGINE;
+		return false;
+	}
+}
+
 static void delete_step(struct task *t)
 {
 	for (;;) {
@@ -92,16 +135,30 @@ static void delete_step(struct task *t)
 			task_answer(t);
 			t->disk->deleting = true;
 			t->disk->open_error = (struct err){0};
-			t->home = disk_choose_home(t->control);
-			t->state = DELETE_ENGINE;
+			t->state = DELETE_PENDING;
+			if (uploader_interrupt(t->disk, (struct id){0}, t)) {
+				t->state = DELETE_WAIT_UPLOAD;
+				return;
+			}
+			continue;
+		case DELETE_WAIT_UPLOAD:
+		case DELETE_PENDING:
+		case DELETE_WAIT_PENDING:
+		case DELETE_WAIT_OPEN:
+		case DELETE_CLOSE:
+		case DELETE_WAIT_CLOSE:
+			if (step_pending(t))
+				return;
 			continue;
 		case DELETE_ENGINE:
+			t->home = disk_choose_home(t->control);
 			act(t);
 			return;
 		case DELETE_WAIT_ENGINE:
 			if (t->act.code)
 				say_stuck(t, t->act.text);
-			if (t->act.code || (t->volume_op.more && t->control->stopping)) {
+			if (t->act.code || t->volume_op.pins ||
+			    (t->volume_op.more && t->control->stopping)) {
 				t->state = DELETE_END;
 				continue;
 			}
@@ -148,6 +205,13 @@ static int delete_begin(struct catalog *c, struct catalog_job *job)
 		r = task_event(c, t, "deleteVolume", id, "%llu bytes",
 			       (unsigned long long)t->volume.size);
 	return r == 0 ? task_describe(c, t) : r;
+}
+
+static int delete_pending(struct catalog *c, struct catalog_job *job)
+{
+	struct task *t = task_of_job(job);
+
+	return catalog_snapshots_pending(c, t->disk->id, &t->n_pending, &job->err);
 }
 
 static int delete_confirm(struct catalog *c, struct catalog_job *job)
