@@ -112,10 +112,12 @@ static json_t *counters(const struct control_counters *c)
 
 static json_t *volume(const struct control_volume *v)
 {
-	return json_pack("{s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:o}", "id", text(v->id), "name",
-			 text(v->name), "state", text(v->state), "zone", text(v->zone), "size",
-			 number(v->size), "create_time", when(v->create_time), "error",
-			 text(v->error_text), "tags", tags(v->tags, v->n_tags), "attachments",
+	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:o}", "id", text(v->id),
+			 "name", text(v->name), "snapshot",
+			 text_or_null(v->snapshot && *v->snapshot ? v->snapshot : NULL), "state",
+			 text(v->state), "zone", text(v->zone), "size", number(v->size),
+			 "create_time", when(v->create_time), "error", text(v->error_text), "tags",
+			 tags(v->tags, v->n_tags), "attachments",
 			 attachments(v->attachments, v->n_attachments));
 }
 
@@ -135,6 +137,9 @@ json_t *api_render_volume(const struct control_op *op)
 	if (object && v->is_open) {
 		json_object_set_new(object, "health", text(v->health));
 		json_object_set_new(object, "counters", counters(&v->counters));
+		json_object_set_new(object, "base_bytes", json_integer(number(v->base_bytes)));
+		json_object_set_new(object, "hydrated_bytes",
+				    json_integer(number(v->hydrated_bytes)));
 	}
 	return object;
 }

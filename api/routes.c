@@ -10,7 +10,9 @@
 #define ARGUMENT(member) offsetof(struct control_op, member)
 
 static const struct api_field create_body[] = {
-    {"size", ARGUMENT(create.size), FIELD_SIZE, true},
+    {"size", ARGUMENT(create.size), FIELD_SIZE, false},
+    {"snapshot", ARGUMENT(create.snapshot), FIELD_TEXT, false},
+    {"initialization_rate", ARGUMENT(create.initialization_rate), FIELD_SIZE, false},
     {"name", ARGUMENT(create.name), FIELD_TEXT, false},
     {"tags", ARGUMENT(create.tags), FIELD_TAGS, false},
     {"client_token", ARGUMENT(create.client_token), FIELD_TEXT, false},

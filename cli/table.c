@@ -43,6 +43,11 @@ const struct cli_option cli_options[OPT_COUNT] = {
 		.value_is_optional = true},
 	[OPT_DEEP] = {"deep", NULL, "read every stored block, too"},
 	[OPT_LIMIT] = {"limit", "N", "at most so many (default: 20)", .letter = 'l'},
+	[OPT_SNAPSHOT] = {"snapshot", "SNAP", "a snapshot, by its id or name",
+		.words = WORDS_SNAPSHOTS},
+	[OPT_INITIALIZATION_RATE] = {"initialization-rate", "SIZE",
+		"bytes a second at which the snapshot's blocks are copied behind, as 100MiB "
+		"(default: the daemon's hydration-rate)"},
 	[OPT_DESCRIPTION] = {"description", "TEXT", "what it is for, at most 255 bytes"},
 	[OPT_WAIT_COMPLETED] = {"wait-completed", NULL,
 		"wait until it is in the repository, and show how far it is"},
@@ -63,9 +68,14 @@ const struct cli_group cli_groups[] = {
 
 const struct cli_command cli_commands[] = {
 	{"volume create", {{0}},
-	 BIT(OPT_SIZE) | BIT(OPT_NAME) | BIT(OPT_TAG) | BIT(OPT_CLIENT_TOKEN), BIT(OPT_SIZE),
-	 "make a volume",
-	 "A volume reads as zeroes until it is written, and takes only the space that is.",
+	 BIT(OPT_SIZE) | BIT(OPT_NAME) | BIT(OPT_TAG) | BIT(OPT_CLIENT_TOKEN) | BIT(OPT_SNAPSHOT) |
+	     BIT(OPT_INITIALIZATION_RATE),
+	 0,
+	 "make a volume, empty or of a snapshot",
+	 "An empty one needs a --size; it reads as zeroes until it is written, and takes only the "
+	 "space that is. One that is made of a snapshot has at least the snapshot's size, and can "
+	 "be used at once: what is read first is copied first, and the rest behind it while the "
+	 "volume is attached.",
 	 run_volume_create},
 	{"volume list", {{0}}, BIT(OPT_FILTER), 0,
 	 "list volumes",

@@ -20,6 +20,29 @@ static const char *volume_path(struct cli *cli, const char *id, const char *rest
 
 /* ---- create ------------------------------------------------------------------------ */
 
+/* A size may be left out with a snapshot; 0 then. */
+static int take_origin(struct cli *cli, uint64_t *ret_bytes, const char **ret_snapshot,
+		       uint64_t *ret_rate)
+{
+	const char *size = cli->line.value[OPT_SIZE];
+	const char *rate = cli->line.value[OPT_INITIALIZATION_RATE];
+	const char *snapshot = cli->line.value[OPT_SNAPSHOT];
+	int status = EXIT_OK;
+
+	*ret_snapshot = NULL;
+	if (!size && !snapshot)
+		return cli_fail(EXIT_USAGE, "--size SIZE is missing (or --snapshot SNAP)");
+	if (rate && !snapshot)
+		return cli_fail(EXIT_USAGE, "--initialization-rate needs a --snapshot SNAP");
+	if (size)
+		status = cli_parse_size(size, ret_bytes);
+	if (status == EXIT_OK && rate)
+		status = cli_parse_size(rate, ret_rate);
+	if (status == EXIT_OK && snapshot)
+		status = cli_find_snapshot(cli, snapshot, ret_snapshot);
+	return status;
+}
+
 int run_volume_create(struct cli *cli)
 {
 	struct cli_request request = {
@@ -32,14 +55,17 @@ int run_volume_create(struct cli *cli)
 	uint64_t bytes = 0;
 	json_t *tags = NULL;
 	json_t *reply;
-	int status = cli_parse_size(cli->line.value[OPT_SIZE], &bytes);
+	uint64_t rate = 0;
+	const char *snapshot;
+	int status = take_origin(cli, &bytes, &snapshot, &rate);
 
 	if (status == EXIT_OK)
 		status = cli_tags(&cli->line, &tags);
 	if (status != EXIT_OK)
 		return status;
-	request.body = json_pack("{s:I, s:o, s:s*}", "size", (json_int_t)bytes, "tags", tags,
-				 "name", cli->line.value[OPT_NAME]);
+	request.body = json_pack("{s:I, s:o, s:s*, s:s*, s:I}", "size", (json_int_t)bytes, "tags",
+				 tags, "name", cli->line.value[OPT_NAME], "snapshot", snapshot,
+				 "initialization_rate", (json_int_t)rate);
 	if (!request.body)
 		return cli_fail(EXIT_USAGE, "--name is no UTF-8");
 	status = cli_send(cli, &request, &reply);
@@ -149,6 +175,16 @@ static void print_counters(const json_t *v)
 		print_field("bad blocks read", "%" PRIu64, get_number(c, "bad_reads"));
 }
 
+static void print_origin(const json_t *v)
+{
+	uint64_t all = get_number(v, "base_bytes");
+
+	print_field("made of", "%s", get_text(v, "snapshot"));
+	if (all)
+		print_field("copied", "%" PRIu64 " %%",
+			    get_number(v, "hydrated_bytes") * 100 / all);
+}
+
 static void print_volume(const json_t *v)
 {
 	const json_t *attachment;
@@ -167,6 +203,8 @@ static void print_volume(const json_t *v)
 	print_field("size", "%s (%" PRIu64 " bytes)", get_size(v, "size", size),
 		    get_number(v, "size"));
 	print_field("zone", "%s", get_text(v, "zone"));
+	if (*get_text(v, "snapshot"))
+		print_origin(v);
 	print_field("created", "%s", cli_time(get_text(v, "create_time"), when));
 	json_object_foreach(json_object_get(v, "tags"), key, value)
 	    print_field("tag", "%s=%s", key, json_string_value(value));

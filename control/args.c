@@ -220,9 +220,13 @@ void args_hash_create(const struct control_op *op, uint64_t ret_hash[2])
 {
 	uint64_t name[2];
 
+	uint64_t snapshot[2];
+
 	hash_text(name, op->create.name ? op->create.name : "");
-	ret_hash[0] = hash_u64(op->create.size ^ name[0]);
-	ret_hash[1] = hash_u64(op->create.size + name[1]);
+	hash_text(snapshot, op->create.snapshot ? op->create.snapshot : "");
+	ret_hash[0] = hash_u64(op->create.size ^ name[0]) + hash_u64(snapshot[0]);
+	ret_hash[1] = hash_u64(op->create.size + name[1]) + hash_u64(snapshot[1]);
+	ret_hash[0] += hash_u64(op->create.initialization_rate);
 	/* A sum over the tags does not depend on their order. */
 	for (unsigned i = 0; i < op->create.n_tags; i++) {
 		uint64_t key[2];

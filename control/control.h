@@ -132,7 +132,10 @@ struct control_volume {
 	struct control_tag *tags; /* by key */
 	unsigned n_attachments;
 	struct control_attachment *attachments;
+	const char *snapshot; /* that it still needs blocks of; "": none */
 	/* VOLUME_SHOW of an open volume only. */
+	uint64_t base_bytes;     /* of the volume, that the snapshot covers */
+	uint64_t hydrated_bytes; /* of these, copied or passed by */
 	bool is_open;
 	const char *health; /* "ok", "impaired", "failed" */
 	struct control_counters counters;
@@ -274,6 +277,8 @@ struct control_op {
 			const struct control_tag *tags;
 			unsigned n_tags;
 			const char *client_token; /* NULL or "": none */
+			const char *snapshot; /* NULL or "": none. Then size may be 0: as that */
+			uint64_t initialization_rate; /* bytes a second; 0: the default */
 		} create;
 		struct {
 			const char *volume;
@@ -381,6 +386,7 @@ struct control_config {
 	double overcommit_limit;       /* provisioned bytes / capacity; 0: no limit */
 	struct repository *repository; /* of snapshots; NULL: there is none */
 	const char *no_repository;     /* why; NULL: none was configured */
+	uint64_t hydration_rate;       /* bytes a second of each volume; 0: as fast as it goes */
 	uint64_t upload_rate;          /* bytes a second of each upload; 0: as fast as it goes */
 	uint64_t detach_wait_ns;       /* for clients to take their last replies; 0: 10 s */
 	uint64_t token_life_ns;        /* of client tokens; 0: a day */

@@ -11,7 +11,7 @@
  * The caller is answered after WAIT_BEGIN, when the row says that it goes; the space comes back
  * behind it, batch by batch. Stopping waits for one batch; the next start goes on.
  */
-#include "control/internal.h"
+#include "control/origin.h"
 
 #include <errno.h>
 
@@ -70,6 +70,7 @@ int delete_resume(struct control *c, const struct resume *r)
 	t->ended = r->ended;
 	t->ended_arg = r->arg;
 	t->state = DELETE_WAIT_BEGIN;
+	t->n_pending = UINT64_MAX; /* not known */
 	task_take(t, r->volume->id);
 	return 0;
 }
@@ -135,7 +136,8 @@ static void delete_step(struct task *t)
 			task_answer(t);
 			t->disk->deleting = true;
 			t->disk->open_error = (struct err){0};
-			t->state = DELETE_PENDING;
+			t->state =
+			    t->n_pending == UINT64_MAX ? DELETE_PENDING : DELETE_WAIT_PENDING;
 			if (uploader_interrupt(t->disk, (struct id){0}, t)) {
 				t->state = DELETE_WAIT_UPLOAD;
 				return;
@@ -171,6 +173,8 @@ static void delete_step(struct task *t)
 		case DELETE_WAIT_CONFIRM:
 			if (!task_job_ok(t))
 				say_stuck(t, t->error.text);
+			else if (!id_is_zero(t->volume.base))
+				origin_forget(t->control, t->disk->id);
 			t->state = DELETE_END;
 			continue;
 		case DELETE_END:
@@ -200,7 +204,9 @@ static int delete_begin(struct catalog *c, struct catalog_job *job)
 		    id_format(t->attachment.instance, CATALOG_INSTANCE_PREFIX, instance));
 	t->volume.state = CATALOG_DELETING;
 	t->volume.resize_to = 0;
-	r = catalog_volume_put(c, &t->volume, &job->err);
+	r = catalog_snapshots_pending(c, t->volume.id, &t->n_pending, &job->err);
+	if (r == 0)
+		r = catalog_volume_put(c, &t->volume, &job->err);
 	if (r == 0)
 		r = task_event(c, t, "deleteVolume", id, "%llu bytes",
 			       (unsigned long long)t->volume.size);

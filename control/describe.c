@@ -137,9 +137,11 @@ int describe_volume(struct catalog *c, struct control *control, struct arena *me
 	    .size = v->size,
 	    .create_time = v->created,
 	    .error_text = arena_text(memory, v->error),
+	    .snapshot =
+		id_is_zero(v->base) ? "" : id_text(memory, v->base, CATALOG_SNAPSHOT_PREFIX),
 	    .health = "",
 	};
-	if (!ret_v->id || !ret_v->zone || !ret_v->error_text)
+	if (!ret_v->id || !ret_v->zone || !ret_v->error_text || !ret_v->snapshot)
 		return err_set(err, -ENOMEM, "out of memory");
 	r = describe_tags(c, memory, ret_v->id, &ret_v->tags, &ret_v->n_tags, &ret_v->name, err);
 	if (r < 0 || v->state != CATALOG_IN_USE)
@@ -562,6 +564,8 @@ static void take_stats(struct task *t, const struct volume_stats *s)
 
 	v->is_open = true;
 	v->health = health_name(s->health);
+	v->base_bytes = s->base_size;
+	v->hydrated_bytes = s->hydrated;
 	v->counters = (struct control_counters){
 	    .live_bytes = s->live_bytes,
 	    .allocated_bytes = s->segments * t->control->config.store->info.segment_size,

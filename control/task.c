@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "base/size.h"
 #include "control/internal.h"
+#include "control/origin.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -295,7 +296,9 @@ void task_open_as(struct task *t, int state, const struct volume_op *how)
 	t->home = d->home;
 	t->control->n_disks_open++;
 	t->volume_op = *how;
-	task_engine(t, state, volume_open);
+	task_engine(t, state,
+		    id_is_zero(t->volume.base) || !t->control->config.repository ? volume_open
+										 : origin_open);
 }
 
 void task_opened(struct task *t)

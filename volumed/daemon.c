@@ -325,6 +325,7 @@ static int make_control(struct daemon *d)
 	    .repository = d->region.repository,
 	    .no_repository = d->region.err.text,
 	    .upload_rate = d->options->upload_rate,
+	    .hydration_rate = d->options->hydration_rate,
 	};
 
 	if (gethostname(d->host, sizeof(d->host)) == 0 && d->host[0])

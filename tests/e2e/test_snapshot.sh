@@ -87,8 +87,28 @@ answers "check" 0 "^clean" a check
 
 expect "the other zone lists both" "$(ctl a snapshot list -q)" "$(ctl b snapshot list -q)"
 answers "... with tags and description" 0 "of a test" b snapshot list --filter tag:team=x
+ctl b volume create --snapshot first --size 80MiB --name copy --initialization-rate 4MiB >/dev/null
+copy=$(ctl b attach copy --quiet)
+answers "a volume of it in the other zone says so" 0 "made of: +$one" b volume show copy
 answers "the other zone deletes the first" 0 "is deleted" b snapshot delete first
 expect "it is gone in both" "$two" "$(ctl a snapshot list -q)"
+end b KILL
+start b 2
+copy=$(member 'j["attachments"][0]["uri"]' b volume show copy)
+run_ok "the volume is read, in the middle of its hydration, after SIGKILL" nbdcopy "$copy" "$dir/copy"
+truncate -s 80M "$dir/one"
+run_ok "it holds what the snapshot held, and zeroes behind" cmp "$dir/one" "$dir/copy"
+answers "a volume that is too small" 2 "can't be smaller than its snapshot" \
+	b volume create --snapshot "$two" --size 16MiB
+answers "a volume of no snapshot" 4 "does not exist" \
+	b volume create --snapshot snap-01234567890123456
+for _ in $(seq 300); do
+	[ "$(member 'j["snapshot"]' b volume show copy)" != None ] || break
+	sleep 0.1
+done
+expect "it needs the snapshot no longer" None "$(member 'j["snapshot"]' b volume show copy)"
+run_ok "it is read again" nbdcopy "$copy" "$dir/copy"
+run_ok "it holds the same" cmp "$dir/one" "$dir/copy"
 answers "the second is whole without it" 0 "completed" a snapshot show "$two"
 
 # ---- Refusals ----

@@ -424,6 +424,21 @@ int cw_snapshot(struct cw *w, const char *volume, char ret_id[CW_ID])
 	return r;
 }
 
+int cw_restore(struct cw *w, const char *snapshot, char ret_id[CW_ID])
+{
+	struct control_op op = {
+	    .kind = CONTROL_VOLUME_CREATE,
+	    .create = {.snapshot = snapshot},
+	};
+	int r = cw_op(w, &op);
+
+	if (r == 0)
+		snprintf(ret_id, CW_ID, "%s", op.result.volumes->id);
+	if (r != -ESHUTDOWN)
+		control_op_release(&op);
+	return r;
+}
+
 int cw_snapshot_delete(struct cw *w, const char *snapshot)
 {
 	struct control_op op = {

@@ -37,8 +37,10 @@ struct content {
 struct model {
 	struct cw world;
 	char disk[CW_ID];
-	char old[CW_ID]; /* a snapshot of before; "": none */
-	char new[CW_ID]; /* that the operation answered; "": none */
+	char old[CW_ID];   /* a snapshot of before; "": none */
+	char new[CW_ID];   /* that the operation answered; "": none */
+	char made[CW_ID];  /* a volume that the operation made of the old one; "": not answered */
+	bool made_written; /* place 1 of it, with seed 7; durable */
 	struct content at_old;
 	struct content at_new;
 	struct content now;
@@ -54,6 +56,7 @@ struct loop {
 	bool deletes_old;
 	bool deletes_new;
 	bool deletes_disk;
+	bool restores;
 };
 
 static uint64_t number(const char *name)
@@ -86,10 +89,10 @@ static uint64_t place(unsigned i)
 }
 
 /* 0 or -ESHUTDOWN. */
-static int write_place(struct model *m, unsigned i, unsigned seed)
+static int write_place(struct model *m, const char *volume, unsigned i, unsigned seed)
 {
 	struct export_op *client = NULL;
-	int r = cw_resolve(&m->world, m->disk, true, true, &client);
+	int r = cw_resolve(&m->world, volume, true, true, &client);
 
 	if (r == 0)
 		r = cw_io(&m->world, &client->info, BLOCK_WRITE, place(i), 8192,
@@ -100,7 +103,8 @@ static int write_place(struct model *m, unsigned i, unsigned seed)
 		return r;
 	must(m, r, "writing");
 	cw_release(&m->world, client);
-	m->now.seed[i] = seed;
+	if (volume == m->disk)
+		m->now.seed[i] = seed;
 	return sim_is_dead(m->world.sim) ? -ESHUTDOWN : 0;
 }
 
@@ -208,14 +212,14 @@ static void prepare(struct model *m, const struct loop *loop, uint64_t seed)
 	must(m, cw_begin(&m->world), "the first start");
 	must(m, cw_create(&m->world, SIZE, NULL, m->disk), "create");
 	must(m, cw_attach(&m->world, m->disk, NULL, NULL), "attach");
-	must(m, write_place(m, 0, 1), "write");
-	must(m, write_place(m, 2, 2), "write");
+	must(m, write_place(m, m->disk, 0, 1), "write");
+	must(m, write_place(m, m->disk, 2, 2), "write");
 	if (loop->has_old) {
 		must(m, cw_snapshot(&m->world, m->disk, m->old), "the old snapshot");
 		m->at_old = m->now;
 		must(m, come_to_rest(m), "rest");
-		must(m, write_place(m, 2, 3), "write");
-		must(m, write_place(m, 3, 4), "write");
+		must(m, write_place(m, m->disk, 2, 3), "write");
+		must(m, write_place(m, m->disk, 3, 4), "write");
 	}
 	m->at_new = m->now;
 	if (!loop->attached)
@@ -233,7 +237,7 @@ static void take(struct model *m)
 static void act_create(struct model *m)
 {
 	take(m);
-	if (m->answer == 0 && write_place(m, 0, 9) == 0)
+	if (m->answer == 0 && write_place(m, m->disk, 0, 9) == 0)
 		come_to_rest(m);
 }
 
@@ -271,6 +275,20 @@ static void act_delete_disk(struct model *m)
 		come_to_rest(m);
 }
 
+/* It is used at once, while it is hydrated; its snapshot is deleted meanwhile. */
+static void act_restore(struct model *m)
+{
+	if (cw_restore(&m->world, m->old, m->made) != 0 ||
+	    cw_attach(&m->world, m->made, NULL, NULL) != 0 || write_place(m, m->made, 1, 7) != 0)
+		return;
+	m->made_written = true;
+	if (sim_run_until(m->world.sim, NULL, NULL, m->pause) == SIM_DEAD)
+		return;
+	m->deleted = cw_snapshot_delete(&m->world, m->old);
+	if (m->deleted == 0)
+		come_to_rest(m);
+}
+
 /* ---- The judge ----------------------------------------------------------------------- */
 
 /* The snapshot is there, completed, or it is not there. */
@@ -286,6 +304,68 @@ static bool is_there(struct model *m, const struct control_op *op, const char *i
 		return true;
 	}
 	return false;
+}
+
+static void volume_reads(struct model *m, const char *volume)
+{
+	struct export_op *client = NULL;
+	uint8_t got[8192];
+
+	must(m, cw_resolve(&m->world, volume, true, true, &client), "resolving");
+	sim_assert(m->world.sim, client->info.size == SIZE);
+	for (unsigned i = 0; i < PLACES; i++) {
+		unsigned seed = m->at_old.seed[i];
+		bool same;
+
+		must(m, cw_io(&m->world, &client->info, BLOCK_READ, place(i), 8192, got),
+		     "reading");
+		same = memcmp(got, filled(seed), 8192) == 0;
+		if (i == 1 && m->made_written)
+			same = memcmp(got, filled(7), 8192) == 0;
+		else if (i == 1) /* it may have been on its way */
+			same |= memcmp(got, filled(7), 8192) == 0;
+		if (!same)
+			sim_fail(m->world.sim, "place %u is not as the snapshot says", i);
+	}
+	cw_release(&m->world, client);
+}
+
+/* What was made is whole, before it is hydrated and after it; then it goes, and leaves no hold. */
+static void judge_made(struct model *m)
+{
+	struct cw_list volumes;
+	char made[CW_ID] = "";
+	bool in_use = false;
+
+	must(m, cw_list(&m->world, &volumes, false), "list");
+	sim_assert(m->world.sim, volumes.n <= 2);
+	for (unsigned i = 0; i < volumes.n; i++) {
+		if (strcmp(volumes.volumes[i].id, m->disk) == 0)
+			continue;
+		snprintf(made, sizeof(made), "%s", volumes.volumes[i].id);
+		in_use = strcmp(volumes.volumes[i].state, "in-use") == 0;
+		sim_assert(m->world.sim,
+			   in_use || strcmp(volumes.volumes[i].state, "available") == 0);
+	}
+	control_op_release(&volumes.op);
+	if (m->made[0])
+		sim_assert(m->world.sim, strcmp(made, m->made) == 0);
+	if (!made[0]) {
+		sim_assert(m->world.sim, blobs_sim_count(m->world.objects, "holds/") == 0);
+		return;
+	}
+	if (!in_use)
+		must(m, cw_attach(&m->world, made, NULL, NULL), "attach");
+	volume_reads(m, made);
+	for (unsigned i = 0; i < 2000 && blobs_sim_count(m->world.objects, "holds/") > 0; i++)
+		sim_run_until(m->world.sim, NULL, NULL, 1000);
+	sim_assert(m->world.sim, blobs_sim_count(m->world.objects, "holds/") == 0);
+	volume_reads(m, made);
+	must(m, cw_detach(&m->world, made, false), "detach");
+	must(m, cw_check(&m->world), "check");
+	must(m, cw_delete(&m->world, made), "delete");
+	must(m, come_to_rest(m), "rest");
+	sim_assert(m->world.sim, cw_segments(&m->world, made) == 0);
 }
 
 static void judge_disk(struct model *m, const struct loop *loop)
@@ -337,6 +417,8 @@ static void judge(struct model *m, const struct loop *loop)
 		sim_assert(m->world.sim, is_there(m, &op, id));
 		snapshot_reads(m, id, is_old ? &m->at_old : &m->at_new);
 	}
+	if (loop->restores)
+		judge_made(m);
 	judge_disk(m, loop);
 	for (unsigned i = 0; i < op.n_items; i++)
 		must(m, cw_snapshot_delete(&m->world, op.result.snapshots[i].id), "deleting it");
@@ -478,12 +560,29 @@ static void delete_volume(void **state)
 	cut_anywhere(&loop);
 }
 
+/* B1 to B3 through the catalog: usable at once, whole whatever happens, with its snapshot deleted
+ * behind it; nothing is held once it is hydrated. */
+static void restore(void **state)
+{
+	const struct loop loop = {
+	    .has_old = true,
+	    .attached = true,
+	    .act = act_restore,
+	    .deletes_old = true,
+	    .restores = true,
+	};
+
+	(void)state;
+	cut_anywhere(&loop);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(create),          cmocka_unit_test(create_incremental),
 	    cmocka_unit_test(create_detached), cmocka_unit_test(delete),
 	    cmocka_unit_test(delete_pending),  cmocka_unit_test(delete_volume),
+	    cmocka_unit_test(restore),
 	};
 
 	if (getenv("SIM_TEST"))
