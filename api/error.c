@@ -40,6 +40,7 @@ unsigned api_status(const char *code)
 	    {"DependencyViolation", 409},
 	    {"IdempotentParameterMismatch", 409},
 	    {"AttachmentLimitExceeded", 409},
+	    {"ConcurrentSnapshotLimitExceeded", 409},
 	    {"OperationNotPermitted", 403},
 	    {"InsufficientVolumeCapacity", 507},
 	    {API_NO_SUCH_ROUTE, 404},

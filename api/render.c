@@ -114,10 +114,12 @@ static json_t *counters(const struct control_counters *c)
 
 static json_t *volume(const struct control_volume *v)
 {
-	return json_pack("{s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:o}", "id", text(v->id), "name",
-			 text(v->name), "state", text(v->state), "zone", text(v->zone), "size",
-			 number(v->size), "create_time", when(v->create_time), "error",
-			 text(v->error_text), "tags", tags(v->tags, v->n_tags), "attachments",
+	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:o}", "id", text(v->id),
+			 "name", text(v->name), "snapshot",
+			 text_or_null(v->snapshot && *v->snapshot ? v->snapshot : NULL), "state",
+			 text(v->state), "zone", text(v->zone), "size", number(v->size),
+			 "create_time", when(v->create_time), "error", text(v->error_text), "tags",
+			 tags(v->tags, v->n_tags), "attachments",
 			 attachments(v->attachments, v->n_attachments));
 }
 
@@ -137,6 +139,9 @@ json_t *api_render_volume(const struct control_op *op)
 	if (object && v->is_open) {
 		json_object_set_new(object, "health", text(v->health));
 		json_object_set_new(object, "counters", counters(&v->counters));
+		json_object_set_new(object, "base_bytes", json_integer(number(v->base_bytes)));
+		json_object_set_new(object, "hydrated_bytes",
+				    json_integer(number(v->hydrated_bytes)));
 	}
 	return object;
 }
@@ -148,6 +153,34 @@ json_t *api_render_volumes(const struct control_op *op)
 	for (unsigned i = 0; array && i < op->n_items; i++)
 		json_array_append_new(array, volume(&op->result.volumes[i]));
 	return page("volumes", array, op);
+}
+
+static json_t *snapshot(const struct control_snapshot *s)
+{
+	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:i, s:I, s:I, s:o, s:o, s:o}",
+			 "id", text(s->id), "name", text(s->name), "volume",
+			 text_or_null(*s->volume ? s->volume : NULL), "parent",
+			 text_or_null(*s->parent ? s->parent : NULL), "state", text(s->state),
+			 "size", number(s->size), "start_time", when(s->start_time),
+			 "completion_time",
+			 s->completion_time ? when(s->completion_time) : json_null(), "progress",
+			 (int)s->progress, "full_bytes", number(s->full_bytes), "stored_bytes",
+			 number(s->stored_bytes), "description", text(s->description), "error",
+			 text(s->error_text), "tags", tags(s->tags, s->n_tags));
+}
+
+json_t *api_render_snapshot(const struct control_op *op)
+{
+	return snapshot(&op->result.snapshots[0]);
+}
+
+json_t *api_render_snapshots(const struct control_op *op)
+{
+	json_t *array = json_array();
+
+	for (unsigned i = 0; array && i < op->n_items; i++)
+		json_array_append_new(array, snapshot(&op->result.snapshots[i]));
+	return page("snapshots", array, op);
 }
 
 json_t *api_render_attachment(const struct control_op *op)

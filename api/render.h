@@ -15,6 +15,8 @@ json_t *api_render_status(const struct control_op *op);
 json_t *api_render_checked(const struct control_check *checked);
 json_t *api_render_volume(const struct control_op *op);
 json_t *api_render_volumes(const struct control_op *op);
+json_t *api_render_snapshot(const struct control_op *op);
+json_t *api_render_snapshots(const struct control_op *op);
 json_t *api_render_attachment(const struct control_op *op);
 json_t *api_render_instance(const struct control_op *op);
 json_t *api_render_instances(const struct control_op *op);

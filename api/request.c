@@ -92,8 +92,8 @@ static int take_switch_text(const char *name, const char *text, void *at, struct
 	return 0;
 }
 
-static int take_tags(json_t *object, struct control_op *op, struct arena *memory,
-		     struct api_error *error)
+static int take_tags(json_t *object, const struct api_field *field, struct control_op *op,
+		     struct arena *memory, struct api_error *error)
 {
 	struct control_tag *tags;
 	const char *key;
@@ -117,8 +117,11 @@ static int take_tags(json_t *object, struct control_op *op, struct arena *memory
 			return -1;
 		n++;
 	}
-	op->create.tags = tags;
-	op->create.n_tags = n;
+	*(const struct control_tag **)field_at(field, op) = tags;
+	if (field->offset == offsetof(struct control_op, create.tags))
+		op->create.n_tags = n;
+	else
+		op->snapshot_create.n_tags = n;
 	return 0;
 }
 
@@ -140,7 +143,7 @@ static int take_json(const struct api_field *field, json_t *value, struct contro
 		*(bool *)at = json_is_true(value);
 		return 0;
 	case FIELD_TAGS:
-		return take_tags(value, op, memory, error);
+		return take_tags(value, field, op, memory, error);
 	}
 	return api_error_set(error, API_INVALID_PARAMETER, "%s: give a %s", field->name,
 			     field->kind == FIELD_TEXT ? "string" : "true or false");

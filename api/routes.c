@@ -10,7 +10,9 @@
 #define ARGUMENT(member) offsetof(struct control_op, member)
 
 static const struct api_field create_body[] = {
-    {"size", ARGUMENT(create.size), FIELD_SIZE, true},
+    {"size", ARGUMENT(create.size), FIELD_SIZE, false},
+    {"snapshot", ARGUMENT(create.snapshot), FIELD_TEXT, false},
+    {"initialization_rate", ARGUMENT(create.initialization_rate), FIELD_SIZE, false},
     {"name", ARGUMENT(create.name), FIELD_TEXT, false},
     {"tags", ARGUMENT(create.tags), FIELD_TAGS, false},
     {"client_token", ARGUMENT(create.client_token), FIELD_TEXT, false},
@@ -19,6 +21,13 @@ static const struct api_field create_body[] = {
 
 static const struct api_field resize_body[] = {
     {"size", ARGUMENT(resize.size), FIELD_SIZE, true},
+    {.name = NULL},
+};
+
+static const struct api_field snapshot_body[] = {
+    {"volume", ARGUMENT(snapshot_create.volume), FIELD_TEXT, true},
+    {"description", ARGUMENT(snapshot_create.description), FIELD_TEXT, false},
+    {"tags", ARGUMENT(snapshot_create.tags), FIELD_TAGS, false},
     {.name = NULL},
 };
 
@@ -151,6 +160,43 @@ const struct route routes[] = {
 	.id_offset = ARGUMENT(detach.volume),
 	.query = detach_query,
 	.render = api_render_attachment,
+    },
+    {
+	.method = "GET",
+	.path = "/v1/snapshots",
+	.summary = "list snapshots",
+	.op = CONTROL_SNAPSHOT_LIST,
+	.status = 200,
+	.is_list = true,
+	.render = api_render_snapshots,
+    },
+    {
+	.method = "POST",
+	.path = "/v1/snapshots",
+	.summary = "take a snapshot of a volume",
+	.op = CONTROL_SNAPSHOT_CREATE,
+	.status = 201,
+	.body = snapshot_body,
+	.located = "/v1/snapshots/",
+	.render = api_render_snapshot,
+    },
+    {
+	.method = "GET",
+	.path = "/v1/snapshots/{id}",
+	.summary = "show a snapshot",
+	.op = CONTROL_SNAPSHOT_LIST,
+	.status = 200,
+	.one_of_list = true,
+	.render = api_render_snapshot,
+    },
+    {
+	.method = "DELETE",
+	.path = "/v1/snapshots/{id}",
+	.summary = "delete a snapshot",
+	.op = CONTROL_SNAPSHOT_DELETE,
+	.status = 202,
+	.id_offset = ARGUMENT(snapshot_delete.snapshot),
+	.render = api_render_snapshot,
     },
     {
 	.method = "GET",

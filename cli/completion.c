@@ -23,6 +23,9 @@ static const char head[] =
     "\tcase $1 in\n"
     "\tfiles) mapfile -t COMPREPLY < <(compgen -f -- \"$2\") ;;\n"
     "\tvolumes) mapfile -t COMPREPLY < <(compgen -W \"$(_volumectl_list volume)\" -- \"$2\") ;;\n"
+    "\tsnapshots)\n"
+    "\t\tmapfile -t COMPREPLY < <(compgen -W \"$(_volumectl_list snapshot)\" -- \"$2\")\n"
+    "\t\t;;\n"
     "\tinstances)\n"
     "\t\tmapfile -t COMPREPLY < <(compgen -W \"$(_volumectl_list instance)\" -- \"$2\")\n"
     "\t\t;;\n"
@@ -73,6 +76,8 @@ static const char *kind_name(enum cli_words words)
 		return "files";
 	case WORDS_VOLUMES:
 		return "volumes";
+	case WORDS_SNAPSHOTS:
+		return "snapshots";
 	case WORDS_INSTANCES:
 		return "instances";
 	case WORDS_SHELLS:

@@ -237,6 +237,11 @@ int cli_find_volume(struct cli *cli, const char *text, const char **ret_id)
 	return find(cli, "volume", "vol", "volumes", "tag:Name", text, ret_id);
 }
 
+int cli_find_snapshot(struct cli *cli, const char *text, const char **ret_id)
+{
+	return find(cli, "snapshot", "snap", "snapshots", "tag:Name", text, ret_id);
+}
+
 int cli_find_instance(struct cli *cli, const char *text, const char **ret_id)
 {
 	return find(cli, "instance", "i", "instances", "name", text, ret_id);
@@ -314,4 +319,49 @@ const char *cli_time(const char *api_time, char ret[32])
 	if (localtime_r(&seconds, &tm))
 		strftime(ret, 32, "%Y-%m-%d %H:%M:%S", &tm);
 	return ret;
+}
+
+/* ---- What volumes and snapshots have ------------------------------------------------ */
+
+const char *get_size(const json_t *object, const char *name, char text[SIZE_TEXT_MAX])
+{
+	return size_format(get_number(object, name), text);
+}
+
+void cli_print_ids(const json_t *items)
+{
+	const json_t *item;
+	size_t i;
+
+	json_array_foreach(items, i, item) puts(get_text(item, "id"));
+}
+
+static int add_tag(json_t *tags, const char *text)
+{
+	const char *equals = strchr(text, '=');
+	char key[1024];
+
+	if (!equals || equals == text || (size_t)(equals - text) >= sizeof(key))
+		return cli_fail(EXIT_USAGE, "--tag '%s': write it as KEY=VALUE", text);
+	snprintf(key, sizeof(key), "%.*s", (int)(equals - text), text);
+	if (json_object_get(tags, key))
+		return cli_fail(EXIT_USAGE, "--tag '%s': the key %s is there already", text, key);
+	if (json_object_set_new(tags, key, json_string(equals + 1)) < 0)
+		return cli_fail(EXIT_USAGE, "--tag '%s' is no UTF-8", text);
+	return EXIT_OK;
+}
+
+int cli_tags(const struct cli_line *line, json_t **ret_tags)
+{
+	json_t *tags = json_object();
+	int status = tags ? EXIT_OK : cli_out_of_memory();
+
+	for (unsigned i = 0; status == EXIT_OK && i < line->n_repeated; i++)
+		if (line->repeated[i].id == OPT_TAG)
+			status = add_tag(tags, line->repeated[i].value);
+	if (status == EXIT_OK)
+		*ret_tags = tags;
+	else
+		json_decref(tags);
+	return status;
 }

@@ -6,6 +6,7 @@
 #ifndef CLI_REQUEST_H
 #define CLI_REQUEST_H
 
+#include "base/size.h"
 #include "cli/run.h"
 
 #include <jansson.h>
@@ -35,16 +36,24 @@ int cli_connect(struct cli *cli);
 /* The id of the volume or instance that `text` names, in *ret_id, which lives as long as the
  * client. */
 int cli_find_volume(struct cli *cli, const char *text, const char **ret_id);
+int cli_find_snapshot(struct cli *cli, const char *text, const char **ret_id);
 int cli_find_instance(struct cli *cli, const char *text, const char **ret_id);
 
 /* The filters of the command line as "&filter.NAME=VALUE...", in *ret_query. */
 int cli_filters(struct cli *cli, const char **ret_query);
 int cli_parse_size(const char *text, uint64_t *ret_bytes);
+/* The --tag options as an object, the caller's. */
+int cli_tags(const struct cli_line *line, json_t **ret_tags);
 int cli_out_of_memory(void);
 
 /* Members of an answer; "" and 0 where there is none. */
 const char *get_text(const json_t *object, const char *name);
 uint64_t get_number(const json_t *object, const char *name);
+
+/* A number of bytes for people: "1.5 GiB". */
+const char *get_size(const json_t *object, const char *name, char text[SIZE_TEXT_MAX]);
+/* The ids of the items, a line each. */
+void cli_print_ids(const json_t *items);
 
 void cli_print_json(const json_t *json);
 /* "2026-11-22 23:48:40" of the API's time, in `ret`. */

@@ -43,24 +43,39 @@ const struct cli_option cli_options[OPT_COUNT] = {
 		.value_is_optional = true},
 	[OPT_DEEP] = {"deep", NULL, "read every stored block, too"},
 	[OPT_LIMIT] = {"limit", "N", "at most so many (default: 20)", .letter = 'l'},
+	[OPT_SNAPSHOT] = {"snapshot", "SNAP", "a snapshot, by its id or name",
+		.words = WORDS_SNAPSHOTS},
+	[OPT_INITIALIZATION_RATE] = {"initialization-rate", "SIZE",
+		"bytes a second at which the snapshot's blocks are copied behind, as 100MiB "
+		"(default: the daemon's hydration-rate)"},
+	[OPT_DESCRIPTION] = {"description", "TEXT", "what it is for, at most 255 bytes"},
+	[OPT_WAIT_COMPLETED] = {"wait-completed", NULL,
+		"wait until it is in the repository, and show how far it is"},
 	[OPT_MDOC] = {"mdoc", NULL, "print all of it as mdoc, for the man page"},
 };
 
 const struct cli_group cli_groups[] = {
 	{"volume", "create, list, show, resize and delete volumes"},
+	{"snapshot", "take, list, show and delete snapshots of volumes"},
 	{"instance", "register, list and deregister instances"},
 	{NULL, NULL},
 };
 
 #define VOL      {"VOL", false, WORDS_VOLUMES}
 #define INSTANCE {"INSTANCE", false, WORDS_INSTANCES}
+#define SNAP     {"SNAP", false, WORDS_SNAPSHOTS}
 #define BIT      OPTION_BIT
 
 const struct cli_command cli_commands[] = {
 	{"volume create", {{0}},
-	 BIT(OPT_SIZE) | BIT(OPT_NAME) | BIT(OPT_TAG) | BIT(OPT_CLIENT_TOKEN), BIT(OPT_SIZE),
-	 "make a volume",
-	 "A volume reads as zeroes until it is written, and takes only the space that is.",
+	 BIT(OPT_SIZE) | BIT(OPT_NAME) | BIT(OPT_TAG) | BIT(OPT_CLIENT_TOKEN) | BIT(OPT_SNAPSHOT) |
+	     BIT(OPT_INITIALIZATION_RATE),
+	 0,
+	 "make a volume, empty or of a snapshot",
+	 "An empty one needs a --size; it reads as zeroes until it is written, and takes only the "
+	 "space that is. One that is made of a snapshot has at least the snapshot's size, and can "
+	 "be used at once: what is read first is copied first, and the rest behind it while the "
+	 "volume is attached.",
 	 run_volume_create},
 	{"volume list", {{0}}, BIT(OPT_FILTER), 0,
 	 "list volumes",
@@ -88,6 +103,24 @@ const struct cli_command cli_commands[] = {
 	 "Waits until what its clients have sent is written and answered. Unmount in the guest "
 	 "first.",
 	 run_detach},
+	{"snapshot create", {VOL},
+	 BIT(OPT_DESCRIPTION) | BIT(OPT_NAME) | BIT(OPT_TAG) | BIT(OPT_WAIT_COMPLETED), 0,
+	 "take a snapshot of a volume, attached or not",
+	 "It holds what the volume holds when the command returns, and the volume goes on. It is "
+	 "pending while what has changed since the volume's newest completed snapshot is copied "
+	 "to the repository. A volume can have five that are pending.",
+	 run_snapshot_create},
+	{"snapshot list", {{0}}, BIT(OPT_FILTER), 0,
+	 "list the region's snapshots",
+	 "STORED is what the snapshot added to the repository. Filters: snapshot-id, status, "
+	 "volume-id, volume-size (in GiB), start-time, description, tag:KEY, tag-key.",
+	 run_snapshot_list},
+	{"snapshot show", {SNAP}, 0, 0, "show a snapshot: its state, progress and sizes", "",
+	 run_snapshot_show},
+	{"snapshot delete", {SNAP}, 0, 0,
+	 "delete a snapshot, pending or completed",
+	 "Other snapshots keep all that they need.",
+	 run_snapshot_delete},
 	{"instance register", {{"NAME", true, WORDS_NONE}}, BIT(OPT_HOST), 0,
 	 "make an instance known, so that volumes can be attached to it", "",
 	 run_instance_register},
@@ -121,7 +154,7 @@ const struct cli_exit_status cli_exits[] = {
 	{EXIT_FAILED, "it failed, or check found something wrong"},
 	{EXIT_USAGE, "the command line, or a value in it, is wrong"},
 	{EXIT_UNREACHABLE, "the daemon can't be reached, or is not ready"},
-	{EXIT_NOT_FOUND, "there is no such volume, instance or attachment"},
+	{EXIT_NOT_FOUND, "there is no such volume, snapshot, instance or attachment"},
 	{EXIT_CONFLICT, "the state of the thing does not allow it"},
 	{EXIT_NO_SPACE, "the store has no space for it"},
 };

@@ -12,11 +12,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *human(const json_t *object, const char *name, char text[SIZE_TEXT_MAX])
-{
-	return size_format(get_number(object, name), text);
-}
-
 /* "/v1/volumes/ID" and `rest`. */
 static const char *volume_path(struct cli *cli, const char *id, const char *rest)
 {
@@ -25,33 +20,26 @@ static const char *volume_path(struct cli *cli, const char *id, const char *rest
 
 /* ---- create ------------------------------------------------------------------------ */
 
-static int add_tag(json_t *tags, const char *text)
+/* A size may be left out with a snapshot; 0 then. */
+static int take_origin(struct cli *cli, uint64_t *ret_bytes, const char **ret_snapshot,
+		       uint64_t *ret_rate)
 {
-	const char *equals = strchr(text, '=');
-	char key[1024];
+	const char *size = cli->line.value[OPT_SIZE];
+	const char *rate = cli->line.value[OPT_INITIALIZATION_RATE];
+	const char *snapshot = cli->line.value[OPT_SNAPSHOT];
+	int status = EXIT_OK;
 
-	if (!equals || equals == text || (size_t)(equals - text) >= sizeof(key))
-		return cli_fail(EXIT_USAGE, "--tag '%s': write it as KEY=VALUE", text);
-	snprintf(key, sizeof(key), "%.*s", (int)(equals - text), text);
-	if (json_object_get(tags, key))
-		return cli_fail(EXIT_USAGE, "--tag '%s': the key %s is there already", text, key);
-	if (json_object_set_new(tags, key, json_string(equals + 1)) < 0)
-		return cli_fail(EXIT_USAGE, "--tag '%s' is no UTF-8", text);
-	return EXIT_OK;
-}
-
-static int make_tags(const struct cli_line *line, json_t **ret_tags)
-{
-	json_t *tags = json_object();
-	int status = tags ? EXIT_OK : cli_out_of_memory();
-
-	for (unsigned i = 0; status == EXIT_OK && i < line->n_repeated; i++)
-		if (line->repeated[i].id == OPT_TAG)
-			status = add_tag(tags, line->repeated[i].value);
-	if (status == EXIT_OK)
-		*ret_tags = tags;
-	else
-		json_decref(tags);
+	*ret_snapshot = NULL;
+	if (!size && !snapshot)
+		return cli_fail(EXIT_USAGE, "--size SIZE is missing (or --snapshot SNAP)");
+	if (rate && !snapshot)
+		return cli_fail(EXIT_USAGE, "--initialization-rate needs a --snapshot SNAP");
+	if (size)
+		status = cli_parse_size(size, ret_bytes);
+	if (status == EXIT_OK && rate)
+		status = cli_parse_size(rate, ret_rate);
+	if (status == EXIT_OK && snapshot)
+		status = cli_find_snapshot(cli, snapshot, ret_snapshot);
 	return status;
 }
 
@@ -67,14 +55,17 @@ int run_volume_create(struct cli *cli)
 	uint64_t bytes = 0;
 	json_t *tags = NULL;
 	json_t *reply;
-	int status = cli_parse_size(cli->line.value[OPT_SIZE], &bytes);
+	uint64_t rate = 0;
+	const char *snapshot;
+	int status = take_origin(cli, &bytes, &snapshot, &rate);
 
 	if (status == EXIT_OK)
-		status = make_tags(&cli->line, &tags);
+		status = cli_tags(&cli->line, &tags);
 	if (status != EXIT_OK)
 		return status;
-	request.body = json_pack("{s:I, s:o, s:s*}", "size", (json_int_t)bytes, "tags", tags,
-				 "name", cli->line.value[OPT_NAME]);
+	request.body = json_pack("{s:I, s:o, s:s*, s:s*, s:I}", "size", (json_int_t)bytes, "tags",
+				 tags, "name", cli->line.value[OPT_NAME], "snapshot", snapshot,
+				 "initialization_rate", (json_int_t)rate);
 	if (!request.body)
 		return cli_fail(EXIT_USAGE, "--name is no UTF-8");
 	status = cli_send(cli, &request, &reply);
@@ -86,20 +77,12 @@ int run_volume_create(struct cli *cli)
 		puts(get_text(reply, "id"));
 	else
 		printf("%s is %s: %s\n", get_text(reply, "id"), get_text(reply, "state"),
-		       human(reply, "size", size));
+		       get_size(reply, "size", size));
 	json_decref(reply);
 	return EXIT_OK;
 }
 
 /* ---- list -------------------------------------------------------------------------- */
-
-static void print_ids(const json_t *items)
-{
-	const json_t *item;
-	size_t i;
-
-	json_array_foreach(items, i, item) puts(get_text(item, "id"));
-}
 
 static int print_volumes(const json_t *volumes)
 {
@@ -119,7 +102,7 @@ static int print_volumes(const json_t *volumes)
 		const char *cells[] = {
 		    get_text(v, "id"),
 		    get_text(v, "name"),
-		    human(v, "size", size),
+		    get_size(v, "size", size),
 		    get_text(v, "state"),
 		    get_text(a, "device"),
 		    get_text(a, "instance"),
@@ -149,7 +132,7 @@ int run_volume_list(struct cli *cli)
 		cli_print_json(object);
 		json_decref(object);
 	} else if (cli->quiet) {
-		print_ids(volumes);
+		cli_print_ids(volumes);
 	} else {
 		status = print_volumes(volumes);
 	}
@@ -184,12 +167,22 @@ static void print_counters(const json_t *v)
 	if (!c)
 		return;
 	print_field("health", "%s", get_text(v, "health"));
-	print_field("stored", "%s, in %s of the store", human(c, "live_bytes", live),
-		    human(c, "allocated_bytes", allocated));
+	print_field("stored", "%s, in %s of the store", get_size(c, "live_bytes", live),
+		    get_size(c, "allocated_bytes", allocated));
 	print_field("log", "%" PRIu64 " records, %" PRIu64 " syncs, %" PRIu64 " checkpoints",
 		    get_number(c, "records"), get_number(c, "syncs"), get_number(c, "checkpoints"));
 	if (get_number(c, "bad_reads"))
 		print_field("bad blocks read", "%" PRIu64, get_number(c, "bad_reads"));
+}
+
+static void print_origin(const json_t *v)
+{
+	uint64_t all = get_number(v, "base_bytes");
+
+	print_field("made of", "%s", get_text(v, "snapshot"));
+	if (all)
+		print_field("copied", "%" PRIu64 " %%",
+			    get_number(v, "hydrated_bytes") * 100 / all);
 }
 
 static void print_volume(const json_t *v)
@@ -207,9 +200,11 @@ static void print_volume(const json_t *v)
 	print_field("state", "%s", get_text(v, "state"));
 	if (*get_text(v, "error"))
 		print_field("error", "%s", get_text(v, "error"));
-	print_field("size", "%s (%" PRIu64 " bytes)", human(v, "size", size),
+	print_field("size", "%s (%" PRIu64 " bytes)", get_size(v, "size", size),
 		    get_number(v, "size"));
 	print_field("zone", "%s", get_text(v, "zone"));
+	if (*get_text(v, "snapshot"))
+		print_origin(v);
 	print_field("created", "%s", cli_time(get_text(v, "create_time"), when));
 	json_object_foreach(json_object_get(v, "tags"), key, value)
 	    print_field("tag", "%s=%s", key, json_string_value(value));

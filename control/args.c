@@ -6,6 +6,7 @@
 #include "base/crc32c.h"
 #include "base/size.h"
 #include "control/internal.h"
+#include "snapshots/repository.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -83,6 +84,17 @@ int args_instance_id(const char *text, struct id *ret_id, struct control_error *
 			    "Invalid id: \"%.64s\" (expecting \"i-\" and 17 hex digits)", text);
 }
 
+int args_snapshot_id(const char *text, struct id *ret_id, struct control_error *error)
+{
+	if (!text)
+		return control_fail(error, "MissingParameter", -EINVAL,
+				    "The request must contain the parameter snapshotId");
+	if (id_parse(text, CATALOG_SNAPSHOT_PREFIX, ret_id) == 0 && !id_is_zero(*ret_id))
+		return 0;
+	return control_fail(error, "InvalidSnapshotID.Malformed", -EINVAL,
+			    "Invalid id: \"%.64s\" (expecting \"snap-\" and 17 hex digits)", text);
+}
+
 /* ---- Create ------------------------------------------------------------------------ */
 
 int args_size(uint64_t size, uint64_t *ret_size, struct control_error *error)
@@ -127,20 +139,42 @@ static int check_tag(const struct control_tag *tags, unsigned i, struct control_
 	return 0;
 }
 
-static int check_tags(const struct control_op *op, struct control_error *error)
+static int check_tags(const struct control_tag *tags, unsigned n, const char *name,
+		      struct control_error *error)
 {
-	bool named = op->create.name && op->create.name[0];
+	bool named = name && name[0];
 	int r = 0;
 
-	if (op->create.n_tags + named > CONTROL_TAGS_MAX)
+	if (n + named > CONTROL_TAGS_MAX)
 		return control_fail(error, "TagLimitExceeded", -E2BIG,
-				    "A volume can have at most %d tags", CONTROL_TAGS_MAX);
-	for (unsigned i = 0; i < op->create.n_tags && r == 0; i++) {
-		r = check_tag(op->create.tags, i, error);
-		if (r == 0 && named && strcmp(op->create.tags[i].key, "Name") == 0)
+				    "A resource can have at most %d tags", CONTROL_TAGS_MAX);
+	for (unsigned i = 0; i < n && r == 0; i++) {
+		r = check_tag(tags, i, error);
+		if (r == 0 && named && strcmp(tags[i].key, "Name") == 0)
 			r = control_fail(error, "InvalidParameterCombination", -EINVAL,
 					 "The name is the tag 'Name': give one of the two");
 	}
+	return r;
+}
+
+/* The repository keeps description and tags in one small object. */
+int args_snapshot_create(const struct control_op *op, struct control_error *error)
+{
+	const char *description = op->snapshot_create.description;
+	const struct control_tag *tags = op->snapshot_create.tags;
+	unsigned n = op->snapshot_create.n_tags;
+	int r = check_tags(tags, n, NULL, error);
+	size_t bytes = 1 + (description ? strlen(description) : 0);
+
+	if (r == 0 && description)
+		r = args_text("the description", description, CONTROL_NAME_MAX, error);
+	for (unsigned i = 0; i < n && r == 0; i++)
+		bytes += strlen(tags[i].key) + strlen(tags[i].value) + 2;
+	if (r == 0 && bytes > SNAP_LABELS_MAX)
+		r = control_fail(error, "TagLimitExceeded", -E2BIG,
+				 "The description and the tags of a snapshot can have %d bytes "
+				 "together: make them shorter",
+				 SNAP_LABELS_MAX);
 	return r;
 }
 
@@ -148,7 +182,7 @@ int args_create(const struct control_op *op, struct control_error *error)
 {
 	const char *name = op->create.name;
 	const char *token = op->create.client_token;
-	int r = check_tags(op, error);
+	int r = check_tags(op->create.tags, op->create.n_tags, name, error);
 
 	if (r == 0 && name && count_characters(name, CONTROL_TAG_VALUE_MAX) < 0)
 		r = control_fail(error, "InvalidParameterValue", -EINVAL,
@@ -186,9 +220,13 @@ void args_hash_create(const struct control_op *op, uint64_t ret_hash[2])
 {
 	uint64_t name[2];
 
+	uint64_t snapshot[2];
+
 	hash_text(name, op->create.name ? op->create.name : "");
-	ret_hash[0] = hash_u64(op->create.size ^ name[0]);
-	ret_hash[1] = hash_u64(op->create.size + name[1]);
+	hash_text(snapshot, op->create.snapshot ? op->create.snapshot : "");
+	ret_hash[0] = hash_u64(op->create.size ^ name[0]) + hash_u64(snapshot[0]);
+	ret_hash[1] = hash_u64(op->create.size + name[1]) + hash_u64(snapshot[1]);
+	ret_hash[0] += hash_u64(op->create.initialization_rate);
 	/* A sum over the tags does not depend on their order. */
 	for (unsigned i = 0; i < op->create.n_tags; i++) {
 		uint64_t key[2];

@@ -160,6 +160,19 @@ static bool failed(struct task *t)
 	return true;
 }
 
+/* True: asleep. It is open already if a snapshot of it is being uploaded. */
+static bool open_volume(struct task *t)
+{
+	if (!t->disk->volume) {
+		task_open(t, ATTACH_WAIT_OPEN, false);
+		return true;
+	}
+	t->act = (struct err){0};
+	t->volume_op.volume = t->disk->volume;
+	t->state = ATTACH_WAIT_OPEN;
+	return false;
+}
+
 static void attach_step(struct task *t)
 {
 	for (;;) {
@@ -172,8 +185,9 @@ static void attach_step(struct task *t)
 			if (!task_job_ok(t))
 				continue;
 			if (make_port(t)) {
-				task_open(t, ATTACH_WAIT_OPEN, false);
-				return;
+				if (open_volume(t))
+					return;
+				continue;
 			}
 			err_set(&t->act, -ENOMEM, "out of memory");
 			t->state = ATTACH_FAILED;
@@ -191,8 +205,13 @@ static void attach_step(struct task *t)
 			t->state = ATTACH_CLOSE;
 			continue;
 		case ATTACH_CLOSE:
-			task_close(t, ATTACH_WAIT_CLOSE);
-			return;
+			if (!t->disk->uploader) {
+				task_close(t, ATTACH_WAIT_CLOSE);
+				return;
+			}
+			t->act = t->job.err;
+			t->state = ATTACH_FAILED;
+			continue;
 		case ATTACH_WAIT_CLOSE:
 			task_closed(t);
 			t->act = t->job.err; /* what the confirming failed with */

@@ -347,7 +347,7 @@ static bool compare(struct task *t)
 		return false;
 	}
 	k->result->n_volumes++;
-	if (v->state == CATALOG_CREATING || v->state == CATALOG_DELETING)
+	if ((v->state == CATALOG_CREATING || v->state == CATALOG_DELETING) && !t->disk->uploader)
 		say(k, "%s is %s, and nobody is at it: the next start goes on", k->id,
 		    catalog_volume_state_name(v->state));
 	if (v->resize_to)
@@ -359,7 +359,7 @@ static bool compare(struct task *t)
 		say(k, "%s is in state error: %s", k->id, v->error);
 	if (v->state == CATALOG_IN_USE)
 		compare_attachment(t);
-	if (v->state == CATALOG_IN_USE && t->disk->volume)
+	if (t->disk->volume)
 		k->result->n_skipped++;
 	return v->state == CATALOG_AVAILABLE && k->has_object && !t->disk->volume;
 }

@@ -46,6 +46,7 @@ int control_new(const struct control_config *config, struct control **ret_contro
 	fill_defaults(&c->config);
 	for (unsigned i = 0; i < DISK_BUCKETS; i++)
 		list_init(&c->disks[i]);
+	list_init(&c->uploaders);
 	c->homes = mem_calloc(config->n_homes, sizeof(*c->homes));
 	if (exports_init(c) < 0 || !c->homes) {
 		control_free(c);
@@ -140,6 +141,9 @@ static void control_dispatch(struct control *c, struct control_op *op)
 	    [CONTROL_VOLUME_DELETE] = control_delete,
 	    [CONTROL_ATTACH] = control_attach,
 	    [CONTROL_DETACH] = control_detach,
+	    [CONTROL_SNAPSHOT_CREATE] = control_snapshot_create,
+	    [CONTROL_SNAPSHOT_LIST] = control_snapshot_list,
+	    [CONTROL_SNAPSHOT_DELETE] = control_snapshot_delete,
 	    [CONTROL_INSTANCE_REGISTER] = control_register,
 	    [CONTROL_INSTANCE_LIST] = control_list,
 	    [CONTROL_INSTANCE_DEREGISTER] = control_deregister,

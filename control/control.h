@@ -33,6 +33,7 @@ struct control;
 struct catalog_worker;
 struct engine;
 struct exports;
+struct repository;
 struct store;
 
 /* ---- Limits ------------------------------------------------------------------------ */
@@ -56,6 +57,8 @@ struct store;
  *
  *   InvalidVolume.NotFound         no such volume (or it is deleted)
  *   InvalidVolumeID.Malformed      not "vol-" and 17 hex digits
+ *   InvalidSnapshot.NotFound       no such snapshot (or it is deleted)
+ *   InvalidSnapshotID.Malformed    not "snap-" and 17 hex digits
  *   InvalidInstanceID.NotFound     no such instance
  *   InvalidInstanceID.Malformed    not "i-" and 17 hex digits
  *   InvalidAttachment.NotFound     the volume is not attached to that instance (as that device)
@@ -68,6 +71,7 @@ struct store;
  *   DependencyViolation            the instance still has volumes attached
  *   OperationNotPermitted          not to this one (this machine's own instance stays registered)
  *   AttachmentLimitExceeded        no device name is free
+ *   ConcurrentSnapshotLimitExceeded  five snapshots of the volume are pending already
  *   IdempotentParameterMismatch    the client token came with other parameters before
  *   InsufficientVolumeCapacity     the overcommit limit, or a full store
  *   TagLimitExceeded               more than CONTROL_TAGS_MAX
@@ -132,10 +136,31 @@ struct control_volume {
 	struct control_tag *tags; /* by key */
 	unsigned n_attachments;
 	struct control_attachment *attachments;
+	const char *snapshot; /* that it still needs blocks of; "": none */
 	/* VOLUME_SHOW of an open volume only. */
+	uint64_t base_bytes;     /* of the volume, that the snapshot covers */
+	uint64_t hydrated_bytes; /* of these, copied or passed by */
 	bool is_open;
 	const char *health; /* "ok", "impaired", "failed" */
 	struct control_counters counters;
+};
+
+struct control_snapshot {
+	const char *id;
+	const char *name;   /* the tag "Name", or "" */
+	const char *volume; /* "": made from outside */
+	const char *parent; /* whose blocks it shares; "": none. It may be gone by now */
+	const char *state;  /* "pending", "completed", "error", "deleting" */
+	uint64_t size;      /* of the volume at that point */
+	uint64_t start_time;
+	uint64_t completion_time; /* 0: not yet */
+	unsigned progress;        /* percent */
+	uint64_t full_bytes;      /* blocks of 512 KiB that hold something: what a restore reads */
+	uint64_t stored_bytes;    /* that it added to the repository */
+	const char *description;
+	const char *error_text; /* why the state is "error", or why it takes so long */
+	unsigned n_tags;
+	struct control_tag *tags; /* by key */
 };
 
 struct control_instance {
@@ -203,6 +228,8 @@ struct control_check {
 /* AND between filters, OR between the values of one; `*` and `?` match any text and any character,
  * a backslash takes the next one as it is. Volumes: volume-id, status, size (GiB), create-time,
  * tag:KEY, tag-key, attachment.instance-id, attachment.device, attachment.status, attachment.id.
+ * Snapshots: snapshot-id, status, volume-id, volume-size (GiB), start-time, description, tag:KEY,
+ * tag-key.
  * Instances: instance-id, name, host, instance-state-name. Events: what, who, resource. */
 struct control_filter {
 	const char *name;
@@ -224,13 +251,16 @@ enum control_kind {
 	CONTROL_STATUS,
 	CONTROL_CHECK, /* every volume's maps (and, with deep, every stored block); the catalog;
 			  both against the store. Takes long: see control_progress */
-	CONTROL_VOLUME_CREATE, /* done when it is available */
-	CONTROL_VOLUME_LIST,   /* by id */
-	CONTROL_VOLUME_SHOW,   /* one, with its counters */
-	CONTROL_VOLUME_RESIZE, /* grows it, attached or not; result: the volume */
-	CONTROL_VOLUME_DELETE, /* done when it is sure to go; its space comes back behind it */
-	CONTROL_ATTACH,        /* done when it is served */
-	CONTROL_DETACH,        /* done when no client of it can do anything more */
+	CONTROL_VOLUME_CREATE,   /* done when it is available */
+	CONTROL_VOLUME_LIST,     /* by id */
+	CONTROL_VOLUME_SHOW,     /* one, with its counters */
+	CONTROL_VOLUME_RESIZE,   /* grows it, attached or not; result: the volume */
+	CONTROL_VOLUME_DELETE,   /* done when it is sure to go; its space comes back behind it */
+	CONTROL_ATTACH,          /* done when it is served */
+	CONTROL_DETACH,          /* done when no client of it can do anything more */
+	CONTROL_SNAPSHOT_CREATE, /* done when its point is durable; uploaded behind it */
+	CONTROL_SNAPSHOT_LIST,   /* by id: the region's, and this zone's pending ones */
+	CONTROL_SNAPSHOT_DELETE,
 	CONTROL_INSTANCE_REGISTER,
 	CONTROL_INSTANCE_LIST,
 	CONTROL_INSTANCE_DEREGISTER, /* one without volumes */
@@ -251,10 +281,21 @@ struct control_op {
 			const struct control_tag *tags;
 			unsigned n_tags;
 			const char *client_token; /* NULL or "": none */
+			const char *snapshot; /* NULL or "": none. Then size may be 0: as that */
+			uint64_t initialization_rate; /* bytes a second; 0: the default */
 		} create;
 		struct {
 			const char *volume;
 		} show, delete;
+		struct {
+			const char *volume;
+			const char *description; /* NULL: none */
+			const struct control_tag *tags;
+			unsigned n_tags;
+		} snapshot_create;
+		struct {
+			const char *snapshot;
+		} snapshot_delete;
 		struct {
 			const char *volume;
 			uint64_t size; /* the new one, not less than the old */
@@ -281,7 +322,7 @@ struct control_op {
 		struct {
 			bool deep; /* read every stored block, too */
 		} check;
-		struct control_list_args list; /* VOLUME_, INSTANCE_ and EVENT_LIST */
+		struct control_list_args list; /* VOLUME_, SNAPSHOT_, INSTANCE_, EVENT_LIST */
 	};
 
 	/* Results, valid from done to control_op_release. */
@@ -291,6 +332,7 @@ struct control_op {
 		/* CREATE, SHOW, RESIZE, DELETE: one. LIST: n_items of them. */
 		struct control_volume *volumes;
 		struct control_attachment *attachment; /* ATTACH, DETACH */
+		struct control_snapshot *snapshots;    /* CREATE, DELETE: one. LIST */
 		struct control_instance *instances;    /* REGISTER, DEREGISTER: one. LIST */
 		struct control_event *events;
 		struct control_status *status;
@@ -345,10 +387,14 @@ struct control_config {
 	/* A store that has no volume gets one of this size, attached to this machine's own
 	 * instance; 0: it does not. */
 	uint64_t first_volume_size;
-	double overcommit_limit; /* provisioned bytes / capacity; 0: no limit */
-	uint64_t detach_wait_ns; /* for clients to take their last replies; 0: 10 s */
-	uint64_t token_life_ns;  /* of client tokens; 0: a day */
-	uint64_t event_keep;     /* events that are kept; 0: 100,000 */
+	double overcommit_limit;       /* provisioned bytes / capacity; 0: no limit */
+	struct repository *repository; /* of snapshots; NULL: there is none */
+	const char *no_repository;     /* why; NULL: none was configured */
+	uint64_t hydration_rate;       /* bytes a second of each volume; 0: as fast as it goes */
+	uint64_t upload_rate;          /* bytes a second of each upload; 0: as fast as it goes */
+	uint64_t detach_wait_ns;       /* for clients to take their last replies; 0: 10 s */
+	uint64_t token_life_ns;        /* of client tokens; 0: a day */
+	uint64_t event_keep;           /* events that are kept; 0: 100,000 */
 };
 
 /* Set-up, before the loops run or on config->loop. */

@@ -91,20 +91,22 @@ int describe_attachment(struct control *control, struct arena *memory,
 	return -ENOMEM;
 }
 
-static int describe_tags(struct catalog *c, struct arena *memory, struct control_volume *v,
-			 struct err *err)
+int describe_tags(struct catalog *c, struct arena *memory, const char *resource,
+		  struct control_tag **ret_tags, unsigned *ret_n, const char **ret_name,
+		  struct err *err)
 {
+	struct control_tag *tags = arena_calloc(memory, CONTROL_TAGS_MAX, sizeof(*tags));
 	struct catalog_tag tag;
 	char after[CATALOG_TAG_KEY_MAX + 1] = "";
+	unsigned n = 0;
 	int r = 0;
 
-	v->tags = arena_calloc(memory, CONTROL_TAGS_MAX, sizeof(*v->tags));
-	if (!v->tags)
+	if (!tags)
 		return err_set(err, -ENOMEM, "out of memory");
-	while (v->n_tags < CONTROL_TAGS_MAX) {
-		struct control_tag *to = &v->tags[v->n_tags];
+	while (n < CONTROL_TAGS_MAX) {
+		struct control_tag *to = &tags[n];
 
-		r = catalog_tag_after(c, v->id, after, &tag, err);
+		r = catalog_tag_after(c, resource, after, &tag, err);
 		if (r < 0)
 			break;
 		to->key = arena_text(memory, tag.key);
@@ -112,10 +114,12 @@ static int describe_tags(struct catalog *c, struct arena *memory, struct control
 		if (!to->key || !to->value)
 			return err_set(err, -ENOMEM, "out of memory");
 		if (strcmp(tag.key, "Name") == 0)
-			v->name = to->value;
-		v->n_tags++;
+			*ret_name = to->value;
+		n++;
 		memcpy(after, tag.key, sizeof(after));
 	}
+	*ret_tags = tags;
+	*ret_n = n;
 	return r == -ENOENT ? 0 : r;
 }
 
@@ -133,11 +137,13 @@ int describe_volume(struct catalog *c, struct control *control, struct arena *me
 	    .size = v->size,
 	    .create_time = v->created,
 	    .error_text = arena_text(memory, v->error),
+	    .snapshot =
+		id_is_zero(v->base) ? "" : id_text(memory, v->base, CATALOG_SNAPSHOT_PREFIX),
 	    .health = "",
 	};
-	if (!ret_v->id || !ret_v->zone || !ret_v->error_text)
+	if (!ret_v->id || !ret_v->zone || !ret_v->error_text || !ret_v->snapshot)
 		return err_set(err, -ENOMEM, "out of memory");
-	r = describe_tags(c, memory, ret_v, err);
+	r = describe_tags(c, memory, ret_v->id, &ret_v->tags, &ret_v->n_tags, &ret_v->name, err);
 	if (r < 0 || v->state != CATALOG_IN_USE)
 		return r;
 	r = catalog_attachment_get(c, v->id, &a, err);
@@ -558,6 +564,8 @@ static void take_stats(struct task *t, const struct volume_stats *s)
 
 	v->is_open = true;
 	v->health = health_name(s->health);
+	v->base_bytes = s->base_size;
+	v->hydrated_bytes = s->hydrated;
 	v->counters = (struct control_counters){
 	    .live_bytes = s->live_bytes,
 	    .allocated_bytes = s->segments * t->control->config.store->info.segment_size,

@@ -188,6 +188,9 @@ static void detach_step(struct task *t)
 			t->state = DETACH_CLOSE;
 			continue;
 		case DETACH_CLOSE:
+			t->state = DETACH_CONFIRM;
+			if (d->uploader) /* which closes it */
+				continue;
 			task_close(t, DETACH_WAIT_CLOSE);
 			return;
 		case DETACH_WAIT_CLOSE:

@@ -60,6 +60,9 @@ static const char *const volume_names[] = {
     "attachment.status",
     "attachment.id",
 };
+static const char *const snapshot_names[] = {
+    "snapshot-id", "status", "volume-id", "volume-size", "start-time", "description", "tag-key",
+};
 static const char *const instance_names[] = {"instance-id", "name", "host", "instance-state-name"};
 static const char *const event_names[] = {"what", "who", "resource"};
 
@@ -68,15 +71,19 @@ static bool is_known(enum control_kind kind, const char *name)
 	const char *const *names = volume_names;
 	size_t n = ARRAY_SIZE(volume_names);
 
-	if (kind == CONTROL_INSTANCE_LIST) {
+	if (kind == CONTROL_SNAPSHOT_LIST) {
+		names = snapshot_names;
+		n = ARRAY_SIZE(snapshot_names);
+	} else if (kind == CONTROL_INSTANCE_LIST) {
 		names = instance_names;
 		n = ARRAY_SIZE(instance_names);
 	} else if (kind == CONTROL_EVENT_LIST) {
 		names = event_names;
 		n = ARRAY_SIZE(event_names);
-	} else if (strncmp(name, "tag:", 4) == 0) {
-		return true;
 	}
+	if ((kind == CONTROL_VOLUME_LIST || kind == CONTROL_SNAPSHOT_LIST) &&
+	    strncmp(name, "tag:", 4) == 0)
+		return true;
 	for (size_t i = 0; i < n; i++)
 		if (strcmp(names[i], name) == 0)
 			return true;
@@ -120,12 +127,12 @@ static void format_time(uint64_t ns, char *ret, size_t size)
 	snprintf(ret, size, "%s.%03uZ", text, (unsigned)(ns / NSEC_PER_MSEC % 1000));
 }
 
-static bool match_tag(const struct control_filter *f, const struct control_volume *v)
+static bool match_tag(const struct control_filter *f, const struct control_tag *tags, unsigned n)
 {
 	bool by_key = strcmp(f->name, "tag-key") == 0;
 
-	for (unsigned i = 0; i < v->n_tags; i++) {
-		const struct control_tag *tag = &v->tags[i];
+	for (unsigned i = 0; i < n; i++) {
+		const struct control_tag *tag = &tags[i];
 
 		if (by_key && any_value(f, tag->key))
 			return true;
@@ -157,7 +164,7 @@ static bool match_volume(const struct control_filter *f, const struct control_vo
 	char text[64];
 
 	if (strncmp(f->name, "tag", 3) == 0)
-		return match_tag(f, v);
+		return match_tag(f, v->tags, v->n_tags);
 	if (strncmp(f->name, "attachment.", 11) == 0)
 		return match_attachment(f, v);
 	if (strcmp(f->name, "volume-id") == 0)
@@ -175,6 +182,37 @@ bool filter_volume(const struct control_list_args *list, const struct control_vo
 {
 	for (unsigned i = 0; i < list->n_filters; i++)
 		if (!match_volume(&list->filters[i], v))
+			return false;
+	return true;
+}
+
+/* ---- Snapshots --------------------------------------------------------------------- */
+
+static bool match_snapshot(const struct control_filter *f, const struct control_snapshot *s)
+{
+	char text[64];
+
+	if (strncmp(f->name, "tag", 3) == 0)
+		return match_tag(f, s->tags, s->n_tags);
+	if (strcmp(f->name, "snapshot-id") == 0)
+		return any_value(f, s->id);
+	if (strcmp(f->name, "status") == 0)
+		return any_value(f, s->state);
+	if (strcmp(f->name, "volume-id") == 0)
+		return any_value(f, s->volume);
+	if (strcmp(f->name, "description") == 0)
+		return any_value(f, s->description);
+	if (strcmp(f->name, "volume-size") == 0)
+		snprintf(text, sizeof(text), "%" PRIu64, s->size / GiB);
+	else
+		format_time(s->start_time, text, sizeof(text));
+	return any_value(f, text);
+}
+
+bool filter_snapshot(const struct control_list_args *list, const struct control_snapshot *s)
+{
+	for (unsigned i = 0; i < list->n_filters; i++)
+		if (!match_snapshot(&list->filters[i], s))
 			return false;
 	return true;
 }

@@ -9,6 +9,9 @@
  *   create.c delete.c resize.c attach.c detach.c      the step machines
  *   instance.c   register, deregister       describe.c  list and show
  *   check.c      the full walk              status.c  status, ping
+ *   snapshot.c   snapshots: create, delete  snapshot_list.c  list and show
+ *   uploader.c   a volume's pending snapshots, one after the other
+ *   upload.c     one pinned root into the repository
  *   args.c       what callers pass          filter.c  filters, pages
  *
  * An operation on a volume is a task. It takes the volume's disk (the thing in memory), one task at
@@ -29,6 +32,7 @@
 
 struct disk;
 struct port;
+struct uploader;
 struct task;
 
 #define DISK_BUCKETS       1024
@@ -36,9 +40,11 @@ struct task;
 #define DETACH_WAIT        (10 * NSEC_PER_SEC)
 #define TOKEN_LIFE         (24 * 3600 * NSEC_PER_SEC)
 #define EVENTS_KEPT        100000
-#define VOLUME_BYTES_MAX   (64 * TiB)     /* the engine's */
-#define START_TASKS_MAX    16             /* volumes that are opened at a time while starting */
-#define OWN_INSTANCE       "own-instance" /* settings of the catalog */
+#define VOLUME_BYTES_MAX   (64 * TiB) /* the engine's */
+#define START_TASKS_MAX    16         /* volumes that are opened at a time while starting */
+#define UPLOADS_MAX        4          /* at a time: each takes about 55 MiB */
+#define UPLOAD_RETRY       (10 * NSEC_PER_SEC) /* after what may pass: a full repository ... */
+#define OWN_INSTANCE       "own-instance"      /* settings of the catalog */
 #define STORE_UUID         "store"
 #define FIRST_VOLUME_STATE "first-volume"
 
@@ -65,6 +71,8 @@ struct control {
 	struct list disks[DISK_BUCKETS];
 	unsigned n_disks_open;
 	struct list ports; /* of attachments; closing ones are not on it */
+	struct list uploaders;
+	unsigned n_uploads; /* of them, not queued */
 	unsigned n_tasks;
 	struct starting *starting; /* start.c, while it runs */
 
@@ -88,14 +96,16 @@ struct disk {
 	struct control *control;
 	struct id id;
 	struct list node;
-	struct home *home;     /* while it is open, or being opened */
-	struct volume *volume; /* NULL: not open */
-	struct port *port;     /* of the attachment that is served, or will be */
-	struct err open_error; /* attached, but it could not be opened */
-	struct task *task;     /* that has it */
-	struct list waiting;   /* tasks in line */
-	bool deleting;         /* the task that has it deletes it */
-	bool closing;          /* the message that closes it is on its way */
+	struct home *home;          /* while it is open, or being opened */
+	struct volume *volume;      /* NULL: not open */
+	struct port *port;          /* of the attachment that is served, or will be */
+	struct err open_error;      /* attached, but it could not be opened */
+	struct task *task;          /* that has it */
+	struct list waiting;        /* tasks in line */
+	bool deleting;              /* the task that has it deletes it */
+	struct uploader *uploader;  /* of its pending snapshots; keeps the volume open */
+	struct task *upload_waiter; /* is stepped when no upload runs any more */
+	bool closing;               /* the message that closes it is on its way */
 };
 
 struct disk *disk_find(struct control *c, struct id id);
@@ -127,7 +137,9 @@ struct task {
 	bool timer_runs;
 
 	struct control_error error;
-	struct err act; /* what the engine said */
+	struct err act;              /* what the engine said */
+	int forget_error;            /* what the repository said (origin.h) */
+	struct control_error undone; /* snapshot: what is said once it is undone */
 	char who[CONTROL_WHO_MAX + 1];
 	uint64_t now;
 
@@ -135,12 +147,15 @@ struct task {
 	struct catalog_volume volume;
 	struct catalog_attachment attachment;
 	struct catalog_instance instance;
-	bool force;       /* detach */
-	bool was_whole;   /* attach: resumed, and attached already before */
-	bool opened_here; /* the machine opened the volume, and closes it */
-	bool replayed;    /* create: the token was known */
+	struct catalog_snapshot snapshot;
+	bool force;        /* detach */
+	bool was_whole;    /* attach: resumed, and attached already before */
+	bool opened_twice; /* for its pins: as deleted, or not, and then the other way */
+	bool opened_here;  /* the machine opened the volume, and closes it */
+	bool replayed;     /* create: the token was known */
 	uint64_t request[2];
 	uint64_t wanted_size;   /* resize */
+	uint64_t n_pending;     /* delete: snapshots of the volume */
 	struct err grow_result; /* resize */
 	struct list joined;     /* detach: ops that wait for the same end */
 	void *private;          /* the machine's own */
@@ -150,6 +165,9 @@ struct task {
 struct task *task_new(struct control *c, struct control_op *op, void (*step)(struct task *task));
 /* Steps once it has the volume's disk: now, or when it is its turn. */
 void task_take(struct task *t, struct id volume);
+/* Lets the disk go to the next in line, and comes back in line itself, in `state`. */
+void task_release(struct task *t);
+void task_retake(struct task *t, int state);
 /* Answers the op with task->error (if there is one still), gives the disk to the next,
  * and frees. */
 void task_end(struct task *t);
@@ -171,6 +189,7 @@ static inline struct task *task_of_job(struct catalog_job *job)
 }
 /* Opens and closes by task_engine. After it: task_opened, task_closed. */
 void task_open(struct task *t, int state, bool read_only);
+void task_open_as(struct task *t, int state, const struct volume_op *how);
 void task_opened(struct task *t); /* act.code 0: disk->volume is set */
 void task_close(struct task *t, int state);
 void task_closed(struct task *t);
@@ -230,6 +249,27 @@ void port_retire(struct port *p);
 int exports_init(struct control *c);
 void exports_free(struct control *c);
 
+/* ---- Snapshots (snapshot.c, uploader.c) -------------------------------------------------------
+ */
+
+/* Uploads the volume's pending snapshots, if there are any; looks at those that it has already, and
+ * goes on with the volume's deletion if that has waited for them. Call it with the disk held, or
+ * while starting. */
+void uploader_kick(struct control *c, struct id volume);
+/* Each ends soon: the daemon stops. */
+void uploaders_stop(struct control *c);
+/* Stops the upload that runs (of that snapshot; all 0: of any). True: t is stepped once it has
+ * ended. */
+bool uploader_interrupt(struct disk *d, struct id snapshot, struct task *t);
+/* How far the snapshot is; false: it is not being uploaded. */
+bool uploader_progress(struct disk *d, struct id snapshot, uint64_t *ret_done, uint64_t *ret_all);
+/* Opens the volume for its pins, deleted or not; after it: task_opened_pinned. True of that: it is
+ * open, or gone for good; false: it opens it another way. */
+void task_open_pinned(struct task *t, int state);
+bool task_opened_pinned(struct task *t, int state);
+/* A start goes on with what is half done. */
+int snapshot_delete_resume(struct control *c, const struct catalog_snapshot *s);
+
 /* ---- Machines ---------------------------------------------------------------------- */
 
 void control_create(struct control *c, struct control_op *op);
@@ -250,6 +290,9 @@ int resize_resume(struct control *c, const struct resume *r);
 int attach_resume(struct control *c, const struct resume *r);
 int detach_resume(struct control *c, const struct resume *r);
 
+void control_snapshot_create(struct control *c, struct control_op *op);
+void control_snapshot_delete(struct control *c, struct control_op *op);
+void control_snapshot_list(struct control *c, struct control_op *op);
 void control_register(struct control *c, struct control_op *op);
 void control_deregister(struct control *c, struct control_op *op);
 void control_list(struct control *c, struct control_op *op);
@@ -271,6 +314,8 @@ struct id control_new_id(struct control *c);
 
 int args_volume_id(const char *text, struct id *ret_id, struct control_error *error);
 int args_instance_id(const char *text, struct id *ret_id, struct control_error *error);
+int args_snapshot_id(const char *text, struct id *ret_id, struct control_error *error);
+int args_snapshot_create(const struct control_op *op, struct control_error *error);
 int args_size(uint64_t size, uint64_t *ret_size, struct control_error *error);
 int args_create(const struct control_op *op, struct control_error *error);
 int args_device(const char *device, struct control_error *error);
@@ -291,12 +336,18 @@ int describe_attachment(struct control *control, struct arena *memory,
 int describe_instance(struct catalog *c, struct control *control, struct arena *memory,
 		      const struct catalog_instance *i, struct control_instance *ret_i,
 		      struct err *err);
+/* The resource's tags: ret_tags has CONTROL_TAGS_MAX of them. *ret_name is untouched without one.
+ */
+int describe_tags(struct catalog *c, struct arena *memory, const char *resource,
+		  struct control_tag **ret_tags, unsigned *ret_n, const char **ret_name,
+		  struct err *err);
 /* On control's loop: what only memory knows. */
 void describe_live(struct control *c, struct control_attachment *a);
 
 bool filter_match(const char *pattern, const char *text);
 int filter_check(const struct control_op *op, struct control_error *error);
 bool filter_volume(const struct control_list_args *list, const struct control_volume *v);
+bool filter_snapshot(const struct control_list_args *list, const struct control_snapshot *s);
 bool filter_instance(const struct control_list_args *list, const struct control_instance *i);
 bool filter_event(const struct control_list_args *list, const struct control_event *e);
 

@@ -5,7 +5,8 @@
  *     META -> WAIT_META -> LIST (until all are listed) -> COMPARE -> WAIT_COMPARE
  *          -> ADOPT -> [WAIT_ADOPT] -> ADOPT ...    what the store has and the catalog has not
  *          -> ROW -> WAIT_ROW -> [WAIT_ROOM] -> ROW ...   goes on with what is half done
- *          -> WAIT_REST -> FIRST -> WAIT_FIRST -> [WAIT_CREATE] -> [WAIT_ATTACH] -> WAIT_DECIDED
+ *          -> WAIT_REST -> SNAPSHOT -> WAIT_SNAPSHOT -> SNAPSHOT ...   uploads go on behind
+ *          -> FIRST -> WAIT_FIRST -> [WAIT_CREATE] -> [WAIT_ATTACH] -> WAIT_DECIDED
  *          -> DONE
  *
  * A volume that only the store knows was made by a volumed without a catalog, or its catalog is
@@ -33,6 +34,8 @@ enum start_state {
 	START_WAIT_ROW,
 	START_WAIT_ROOM,
 	START_WAIT_REST,
+	START_SNAPSHOT,
+	START_WAIT_SNAPSHOT,
 	START_FIRST,
 	START_WAIT_FIRST,
 	START_WAIT_CREATE,
@@ -58,6 +61,8 @@ struct starting {
 
 	struct id cursor; /* of the rows */
 	bool rows_end;
+	struct catalog_snapshot snapshot; /* the newest row, and the cursor */
+	bool snapshots_end;
 	struct catalog_volume volume;
 	struct catalog_attachment attachment;
 	bool has_attachment;
@@ -79,6 +84,7 @@ static void start_on_op(struct control_op *op);
 static int meta_job(struct catalog *c, struct catalog_job *job);
 static int compare_job(struct catalog *c, struct catalog_job *job);
 static int row_job(struct catalog *c, struct catalog_job *job);
+static int snapshot_job(struct catalog *c, struct catalog_job *job);
 static int first_job(struct catalog *c, struct catalog_job *job);
 static int decided_job(struct catalog *c, struct catalog_job *job);
 static int adopt_start(struct starting *s, struct id id);
@@ -218,6 +224,18 @@ static void resume_row(struct starting *s)
 	s->n_pending++;
 	if (resize_resume(s->control, &r) < 0)
 		s->n_pending--;
+}
+
+/* Nobody waits for these. */
+static void resume_snapshot(struct starting *s)
+{
+	s->state = s->err.code ? START_DONE : s->snapshots_end ? START_FIRST : START_SNAPSHOT;
+	if (s->state != START_SNAPSHOT)
+		return;
+	if (s->snapshot.state == CATALOG_SNAPSHOT_PENDING)
+		uploader_kick(s->control, s->snapshot.volume);
+	else if (snapshot_delete_resume(s->control, &s->snapshot) < 0)
+		err_set(&s->err, -ENOMEM, "no memory for the snapshots");
 }
 
 static void start_on_task(struct task *t, void *arg)
@@ -366,6 +384,24 @@ static void start_attach_ended(struct starting *s)
 	s->state = s->err.code ? START_DONE : START_DECIDE;
 }
 
+static void row_read(struct starting *s)
+{
+	if (!s->err.code && !s->rows_end)
+		resume_row(s);
+	start_go_on(s, s->rows_end ? START_WAIT_REST : START_WAIT_ROOM);
+}
+
+/* True: asleep. */
+static bool start_snapshots(struct starting *s)
+{
+	if (s->state == START_WAIT_SNAPSHOT) {
+		resume_snapshot(s);
+		return false;
+	}
+	submit(s, START_WAIT_SNAPSHOT, snapshot_job);
+	return true;
+}
+
 static void start_step(struct starting *s)
 {
 	for (;;) {
@@ -374,7 +410,8 @@ static void start_step(struct starting *s)
 			submit(s, START_WAIT_META, meta_job);
 			return;
 		case START_WAIT_META:
-			start_go_on(s, START_LIST);
+		case START_WAIT_COMPARE:
+			start_go_on(s, s->state == START_WAIT_META ? START_LIST : START_ADOPT);
 			continue;
 		case START_LIST:
 			list_more(s);
@@ -387,9 +424,6 @@ static void start_step(struct starting *s)
 		case START_COMPARE:
 			submit(s, START_WAIT_COMPARE, compare_job);
 			return;
-		case START_WAIT_COMPARE:
-			start_go_on(s, START_ADOPT);
-			continue;
 		case START_WAIT_ADOPT:
 			if (s->n_pending > 0)
 				return;
@@ -399,9 +433,7 @@ static void start_step(struct starting *s)
 			submit(s, START_WAIT_ROW, row_job);
 			return;
 		case START_WAIT_ROW:
-			if (!s->err.code && !s->rows_end)
-				resume_row(s);
-			start_go_on(s, s->rows_end ? START_WAIT_REST : START_WAIT_ROOM);
+			row_read(s);
 			continue;
 		case START_WAIT_ROOM:
 			if (s->n_pending >= START_TASKS_MAX)
@@ -411,17 +443,20 @@ static void start_step(struct starting *s)
 		case START_WAIT_REST:
 			if (s->n_pending > 0)
 				return;
-			s->state = s->err.code ? START_DONE : START_FIRST;
+			s->state = s->err.code ? START_DONE : START_SNAPSHOT;
+			continue;
+		case START_SNAPSHOT:
+		case START_WAIT_SNAPSHOT:
+			if (start_snapshots(s))
+				return;
 			continue;
 		case START_FIRST:
 			submit(s, START_WAIT_FIRST, first_job);
 			return;
 		case START_WAIT_FIRST:
-			if (start_first_ended(s))
-				return;
-			continue;
 		case START_WAIT_CREATE:
-			if (start_create_ended(s))
+			if (s->state == START_WAIT_FIRST ? start_first_ended(s)
+							 : start_create_ended(s))
 				return;
 			continue;
 		case START_WAIT_ATTACH:
@@ -567,6 +602,15 @@ static int row_job(struct catalog *c, struct catalog_job *job)
 	if (r == 0)
 		s->cursor = s->volume.id;
 	return r;
+}
+
+static int snapshot_job(struct catalog *c, struct catalog_job *job)
+{
+	struct starting *s = starting_of(job);
+	int r = catalog_snapshot_unfinished_after(c, s->snapshot.id, &s->snapshot, &job->err);
+
+	s->snapshots_end = r == -ENOENT;
+	return r == -ENOENT ? 0 : r;
 }
 
 static int first_job(struct catalog *c, struct catalog_job *job)

@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "base/size.h"
 #include "control/internal.h"
+#include "control/origin.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -53,6 +54,26 @@ void task_take(struct task *t, struct id volume)
 	}
 	d->task = t;
 	t->step(t);
+}
+
+void task_release(struct task *t)
+{
+	struct disk *d = t->disk;
+	struct list *next;
+
+	CHECK(d->task == t);
+	d->task = NULL;
+	next = list_pop(&d->waiting);
+	if (!next)
+		return;
+	d->task = list_entry(next, struct task, node);
+	d->task->step(d->task);
+}
+
+void task_retake(struct task *t, int state)
+{
+	t->state = state;
+	task_take(t, t->disk->id);
 }
 
 void task_answer(struct task *t)
@@ -262,6 +283,11 @@ static void task_on_return(struct io_msg *msg)
 
 void task_open(struct task *t, int state, bool read_only)
 {
+	task_open_as(t, state, &(struct volume_op){.read_only = read_only});
+}
+
+void task_open_as(struct task *t, int state, const struct volume_op *how)
+{
 	struct disk *d = t->disk;
 
 	CHECK(!d->volume);
@@ -269,8 +295,10 @@ void task_open(struct task *t, int state, bool read_only)
 	d->home->n_open++;
 	t->home = d->home;
 	t->control->n_disks_open++;
-	t->volume_op = (struct volume_op){.read_only = read_only};
-	task_engine(t, state, volume_open);
+	t->volume_op = *how;
+	task_engine(t, state,
+		    id_is_zero(t->volume.base) || !t->control->config.repository ? volume_open
+										 : origin_open);
 }
 
 void task_opened(struct task *t)

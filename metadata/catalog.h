@@ -16,9 +16,11 @@
  *  M3  A volume has at most one attachment; it has one if and only if its state is in-use.
  *  M4  An attachment's generation is its volume's, which grows with each attachment.
  *  M5  An instance has each device name once; each export name exists once.
- *  M6  Tags belong to a volume or an instance that exists.
+ *  M6  Tags belong to a volume, an instance or a snapshot that exists.
  *  M7  There is one own instance, and it exists.
  *  M8  The file itself is sound (SQLite's own check, foreign keys included).
+ *  M9  A pending snapshot's volume exists, and has at most five of them; a completed one has its
+ *      place in the volume's log.
  */
 #ifndef METADATA_CATALOG_H
 #define METADATA_CATALOG_H
@@ -52,6 +54,14 @@ enum catalog_volume_state {
 };
 #define CATALOG_VOLUME_STATES (CATALOG_ERROR + 1)
 
+enum catalog_snapshot_state {
+	CATALOG_SNAPSHOT_PENDING,
+	CATALOG_SNAPSHOT_COMPLETED,
+	CATALOG_SNAPSHOT_ERROR,
+	CATALOG_SNAPSHOT_DELETING,
+};
+#define CATALOG_SNAPSHOT_STATES (CATALOG_SNAPSHOT_DELETING + 1)
+
 enum catalog_attachment_state {
 	CATALOG_ATTACHING,
 	CATALOG_ATTACHED,
@@ -61,6 +71,7 @@ enum catalog_attachment_state {
 
 /* "in-use", "attaching", ... */
 const char *catalog_volume_state_name(enum catalog_volume_state state);
+const char *catalog_snapshot_state_name(enum catalog_snapshot_state state);
 const char *catalog_attachment_state_name(enum catalog_attachment_state state);
 
 struct catalog_volume {
@@ -69,9 +80,26 @@ struct catalog_volume {
 	uint64_t size;
 	uint64_t resize_to; /* the intent of a resize under way; 0: none */
 	uint64_t created;
-	uint64_t generation; /* of its newest attachment */
+	uint64_t generation;     /* of its newest attachment */
+	struct id base;          /* the snapshot that it still needs blocks of; all 0: none */
+	uint64_t hydration_rate; /* bytes a second at which those are copied; 0: the default */
 	char zone[CATALOG_ZONE_MAX + 1];
 	char error[CATALOG_ERROR_MAX + 1]; /* why the state is error */
+};
+
+/* A snapshot of a volume of this zone. The repository has all that others need to know. */
+struct catalog_snapshot {
+	struct id id;
+	struct id volume; /* may be gone, once it is completed */
+	struct id parent; /* whose blocks it shares; all 0: none, or not chosen yet */
+	enum catalog_snapshot_state state;
+	uint64_t size;     /* of the volume at the cut */
+	uint64_t sequence; /* of the cut in the volume's log; 0: it is not known to be made */
+	uint64_t started;
+	uint64_t completed; /* 0: not yet */
+	uint64_t stored;    /* bytes that it added to the repository */
+	char description[CATALOG_NAME_MAX + 1];
+	char error[CATALOG_ERROR_MAX + 1]; /* why the state is error, or why it takes so long */
 };
 
 struct catalog_instance {
@@ -120,6 +148,7 @@ struct catalog_event {
 #define CATALOG_VOLUME_PREFIX     "vol"
 #define CATALOG_INSTANCE_PREFIX   "i"
 #define CATALOG_ATTACHMENT_PREFIX "vol-attach"
+#define CATALOG_SNAPSHOT_PREFIX   "snap"
 
 /* ---- Opening ----------------------------------------------------------------------- */
 
@@ -196,6 +225,31 @@ int catalog_attachment_after(struct catalog *c, struct id instance, const char *
 int catalog_device_is_taken(struct catalog *c, struct id instance, const char *device,
 			    bool *ret_taken, struct err *err);
 
+/* ---- Snapshots --------------------------------------------------------------------- */
+
+int catalog_snapshot_add(struct catalog *c, const struct catalog_snapshot *s, struct err *err);
+int catalog_snapshot_get(struct catalog *c, struct id id, struct catalog_snapshot *ret_s,
+			 struct err *err);
+/* Replaces all columns of the row. */
+int catalog_snapshot_put(struct catalog *c, const struct catalog_snapshot *s, struct err *err);
+/* With its tags. No error if it is gone. */
+int catalog_snapshot_remove(struct catalog *c, struct id id, struct err *err);
+/* By id, as catalog_volume_after; and the same for those that are pending or deleting. */
+int catalog_snapshot_after(struct catalog *c, struct id after, struct catalog_snapshot *ret_s,
+			   struct err *err);
+int catalog_snapshot_unfinished_after(struct catalog *c, struct id after,
+				      struct catalog_snapshot *ret_s, struct err *err);
+/* The volume's pending one that was cut first; those whose cut is not known come last. -ENOENT:
+ * none is pending (err untouched). */
+int catalog_snapshot_next_pending(struct catalog *c, struct id volume,
+				  struct catalog_snapshot *ret_s, struct err *err);
+/* The volume's newest completed one of before `sequence`. -ENOENT: there is none (err untouched).
+ */
+int catalog_snapshot_parent(struct catalog *c, struct id volume, uint64_t sequence,
+			    struct catalog_snapshot *ret_s, struct err *err);
+int catalog_snapshots_pending(struct catalog *c, struct id volume, uint64_t *ret_n,
+			      struct err *err);
+
 /* ---- The rest ---------------------------------------------------------------------- */
 
 int catalog_token_add(struct catalog *c, const struct catalog_token *t, struct err *err);
@@ -225,7 +279,7 @@ int catalog_meta_get(struct catalog *c, const char *key, char *ret_value, size_t
 		     struct err *err);
 int catalog_meta_set(struct catalog *c, const char *key, const char *value, struct err *err);
 
-/* M1 to M8. Calls `say` for each thing that is wrong; *ret_wrong counts them. */
+/* M1 to M9. Calls `say` for each thing that is wrong; *ret_wrong counts them. */
 int catalog_check(struct catalog *c, void (*say)(void *arg, const char *text), void *arg,
 		  uint64_t *ret_wrong, struct err *err);
 

@@ -40,10 +40,17 @@ static const struct rule rules[] = {
      "SELECT min(id) FROM attachments GROUP BY export_name HAVING count(*) > 1"},
     {"M6", "has tags, but does not exist",
      "SELECT DISTINCT resource FROM tags WHERE resource NOT IN (SELECT id FROM volumes) AND "
-     "resource NOT IN (SELECT id FROM instances)"},
+     "resource NOT IN (SELECT id FROM instances) AND "
+     "resource NOT IN (SELECT id FROM snapshots)"},
     {"M7", "is this machine's own instance, but does not exist",
      "SELECT value FROM meta WHERE key = 'own-instance' AND value NOT IN (SELECT id FROM "
      "instances)"},
+    {"M9", "is a pending snapshot of a volume that does not exist",
+     "SELECT id FROM snapshots WHERE state = 'pending' AND volume NOT IN (SELECT id FROM volumes)"},
+    {"M9", "has more than five pending snapshots",
+     "SELECT volume FROM snapshots WHERE state = 'pending' GROUP BY volume HAVING count(*) > 5"},
+    {"M9", "is completed, and has no place in its volume's log",
+     "SELECT id FROM snapshots WHERE state = 'completed' AND (sequence <= 0 OR completed <= 0)"},
     {"M8", "breaks a foreign key",
      "SELECT \"table\" || ' row ' || coalesce(rowid, '?') FROM pragma_foreign_key_check"},
     {"M8", "is what SQLite says of the file",

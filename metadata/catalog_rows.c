@@ -29,21 +29,6 @@ const char *catalog_attachment_state_name(enum catalog_attachment_state state)
 	return attachment_states[state];
 }
 
-/* One row by one id: 0, or -ENOENT with `what` in the text. Ends the statement. */
-static int take_one(struct catalog *c, sqlite3_stmt *s, void *ret_row,
-		    int (*read)(sqlite3_stmt *s, void *ret_row, struct err *err), const char *what,
-		    struct err *err)
-{
-	int r = sql_row(c, s, err);
-
-	if (r > 0)
-		r = read(s, ret_row, err);
-	else if (r == 0)
-		r = what ? err_set(err, -ENOENT, "the catalog has no such %s", what) : -ENOENT;
-	sql_end(s);
-	return r;
-}
-
 static int remove_by_id(struct catalog *c, enum sql_statement which, struct id id,
 			const char *prefix, struct err *err)
 {
@@ -77,6 +62,8 @@ static void bind_volume(sqlite3_stmt *s, const struct catalog_volume *v)
 	sql_int(s, 6, v->generation);
 	sql_text(s, 7, v->zone);
 	sql_text(s, 8, v->error);
+	sql_id(s, 9, v->base, CATALOG_SNAPSHOT_PREFIX);
+	sql_int(s, 10, v->hydration_rate);
 }
 
 static int read_volume(sqlite3_stmt *s, void *ret_row, struct err *err)
@@ -96,6 +83,9 @@ static int read_volume(sqlite3_stmt *s, void *ret_row, struct err *err)
 		r = sql_get_text(s, 6, v.zone, sizeof(v.zone), err);
 	if (r == 0)
 		r = sql_get_text(s, 7, v.error, sizeof(v.error), err);
+	if (r == 0)
+		r = sql_get_id_or_zero(s, 8, CATALOG_SNAPSHOT_PREFIX, &v.base, err);
+	v.hydration_rate = sql_get_int(s, 9);
 	if (r == 0)
 		*(struct catalog_volume *)ret_row = v;
 	return r;
@@ -119,7 +109,7 @@ int catalog_volume_get(struct catalog *c, struct id id, struct catalog_volume *r
 	if (!s)
 		return err->code;
 	sql_id(s, 1, id, CATALOG_VOLUME_PREFIX);
-	return take_one(c, s, ret_v, read_volume, "volume", err);
+	return sql_take_one(c, s, ret_v, read_volume, "volume", err);
 }
 
 int catalog_volume_put(struct catalog *c, const struct catalog_volume *v, struct err *err)
@@ -147,7 +137,7 @@ int catalog_volume_after(struct catalog *c, struct id after, struct catalog_volu
 	if (!s)
 		return err->code;
 	sql_id(s, 1, after, CATALOG_VOLUME_PREFIX);
-	return take_one(c, s, ret_v, read_volume, NULL, err);
+	return sql_take_one(c, s, ret_v, read_volume, NULL, err);
 }
 
 int catalog_provisioned(struct catalog *c, uint64_t *ret_bytes, struct err *err)
@@ -240,7 +230,7 @@ int catalog_instance_get(struct catalog *c, struct id id, struct catalog_instanc
 	if (!s)
 		return err->code;
 	sql_id(s, 1, id, CATALOG_INSTANCE_PREFIX);
-	return take_one(c, s, ret_i, read_instance, "instance", err);
+	return sql_take_one(c, s, ret_i, read_instance, "instance", err);
 }
 
 int catalog_instance_remove(struct catalog *c, struct id id, struct err *err)
@@ -258,7 +248,7 @@ int catalog_instance_after(struct catalog *c, struct id after, struct catalog_in
 	if (!s)
 		return err->code;
 	sql_id(s, 1, after, CATALOG_INSTANCE_PREFIX);
-	return take_one(c, s, ret_i, read_instance, NULL, err);
+	return sql_take_one(c, s, ret_i, read_instance, NULL, err);
 }
 
 /* ---- Attachments ------------------------------------------------------------------- */
@@ -314,7 +304,7 @@ int catalog_attachment_get(struct catalog *c, struct id volume, struct catalog_a
 	if (!s)
 		return err->code;
 	sql_id(s, 1, volume, CATALOG_VOLUME_PREFIX);
-	return take_one(c, s, ret_a, read_attachment, "attachment", err);
+	return sql_take_one(c, s, ret_a, read_attachment, "attachment", err);
 }
 
 int catalog_attachment_set_state(struct catalog *c, struct id id,
@@ -343,7 +333,7 @@ int catalog_attachment_after(struct catalog *c, struct id instance, const char *
 		return err->code;
 	sql_id(s, 1, instance, CATALOG_INSTANCE_PREFIX);
 	sql_text(s, 2, device);
-	return take_one(c, s, ret_a, read_attachment, NULL, err);
+	return sql_take_one(c, s, ret_a, read_attachment, NULL, err);
 }
 
 int catalog_device_is_taken(struct catalog *c, struct id instance, const char *device,

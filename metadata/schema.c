@@ -73,6 +73,22 @@ static const char *const steps[] = {
     "  what TEXT NOT NULL,"
     "  resource TEXT NOT NULL,"
     "  detail TEXT NOT NULL) STRICT;",
+    /* 2: snapshots. `sequence` is the cut's place in the volume's log; 0: not known to be made. */
+    "CREATE TABLE snapshots ("
+    "  id TEXT PRIMARY KEY NOT NULL,"
+    "  volume TEXT NOT NULL,"
+    "  parent TEXT NOT NULL DEFAULT '',"
+    "  state TEXT NOT NULL CHECK (state IN ('pending', 'completed', 'error', 'deleting')),"
+    "  size INTEGER NOT NULL,"
+    "  sequence INTEGER NOT NULL DEFAULT 0,"
+    "  started INTEGER NOT NULL,"
+    "  completed INTEGER NOT NULL DEFAULT 0,"
+    "  stored INTEGER NOT NULL DEFAULT 0,"
+    "  description TEXT NOT NULL DEFAULT '',"
+    "  error TEXT NOT NULL DEFAULT '') STRICT, WITHOUT ROWID;"
+    "CREATE INDEX snapshots_by_volume ON snapshots (volume, state, sequence);"
+    "ALTER TABLE volumes ADD COLUMN base TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE volumes ADD COLUMN hydration_rate INTEGER NOT NULL DEFAULT 0;",
 };
 
 static int take_step(struct catalog *c, const char *step, unsigned from, struct err *err)

@@ -7,7 +7,11 @@
 #include <string.h>
 
 /* Columns in the order in which the readers of catalog_rows.c take them. */
-#define VOLUME_COLUMNS   "id, state, size, resize_to, created, generation, zone, error"
+#define VOLUME_COLUMNS                                                                             \
+	"id, state, size, resize_to, created, generation, zone, error, base, hydration_rate"
+#define SNAPSHOT_COLUMNS                                                                           \
+	"id, volume, parent, state, size, sequence, started, completed, stored, description, "     \
+	"error"
 #define INSTANCE_COLUMNS "id, created, name, host, state"
 #define ATTACHMENT_COLUMNS                                                                         \
 	"id, volume, instance, state, generation, created, delete_on_termination, device, "        \
@@ -17,10 +21,11 @@ static const char *const texts[SQL_STATEMENTS] = {
     [SQL_BEGIN] = "BEGIN IMMEDIATE",
     [SQL_COMMIT] = "COMMIT",
     [SQL_ROLLBACK] = "ROLLBACK",
-    [SQL_VOLUME_ADD] = "INSERT INTO volumes (" VOLUME_COLUMNS ") VALUES (?,?,?,?,?,?,?,?)",
+    [SQL_VOLUME_ADD] = "INSERT INTO volumes (" VOLUME_COLUMNS ") VALUES (?,?,?,?,?,?,?,?,?,?)",
     [SQL_VOLUME_GET] = "SELECT " VOLUME_COLUMNS " FROM volumes WHERE id = ?",
     [SQL_VOLUME_PUT] = "UPDATE volumes SET state = ?2, size = ?3, resize_to = ?4, created = ?5, "
-		       "generation = ?6, zone = ?7, error = ?8 WHERE id = ?1",
+		       "generation = ?6, zone = ?7, error = ?8, base = ?9, hydration_rate = ?10 "
+		       "WHERE id = ?1",
     [SQL_VOLUME_REMOVE] = "DELETE FROM volumes WHERE id = ?",
     [SQL_VOLUME_AFTER] = "SELECT " VOLUME_COLUMNS " FROM volumes WHERE id > ? ORDER BY id LIMIT 1",
     [SQL_PROVISIONED] = "SELECT coalesce(sum(max(size, resize_to)), 0) FROM volumes "
@@ -41,6 +46,25 @@ static const char *const texts[SQL_STATEMENTS] = {
     [SQL_ATTACHMENT_AFTER] = "SELECT " ATTACHMENT_COLUMNS " FROM attachments "
 			     "WHERE instance = ?1 AND device > ?2 ORDER BY device LIMIT 1",
     [SQL_DEVICE_TAKEN] = "SELECT count(*) FROM attachments WHERE instance = ?1 AND device = ?2",
+    [SQL_SNAPSHOT_ADD] =
+	"INSERT INTO snapshots (" SNAPSHOT_COLUMNS ") VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+    [SQL_SNAPSHOT_GET] = "SELECT " SNAPSHOT_COLUMNS " FROM snapshots WHERE id = ?",
+    [SQL_SNAPSHOT_PUT] = "UPDATE snapshots SET volume = ?2, parent = ?3, state = ?4, size = ?5, "
+			 "sequence = ?6, started = ?7, completed = ?8, stored = ?9, "
+			 "description = ?10, error = ?11 WHERE id = ?1",
+    [SQL_SNAPSHOT_REMOVE] = "DELETE FROM snapshots WHERE id = ?",
+    [SQL_SNAPSHOT_AFTER] =
+	"SELECT " SNAPSHOT_COLUMNS " FROM snapshots WHERE id > ? ORDER BY id LIMIT 1",
+    [SQL_SNAPSHOT_UNFINISHED] = "SELECT " SNAPSHOT_COLUMNS " FROM snapshots WHERE id > ? AND "
+				"state IN ('pending', 'deleting') ORDER BY id LIMIT 1",
+    [SQL_SNAPSHOT_NEXT_PENDING] =
+	"SELECT " SNAPSHOT_COLUMNS " FROM snapshots WHERE volume = ? AND state = 'pending' "
+	"ORDER BY sequence = 0, sequence, started LIMIT 1",
+    [SQL_SNAPSHOT_PARENT] =
+	"SELECT " SNAPSHOT_COLUMNS " FROM snapshots WHERE volume = ?1 AND state = 'completed' AND "
+	"sequence > 0 AND sequence < ?2 ORDER BY sequence DESC LIMIT 1",
+    [SQL_SNAPSHOTS_PENDING] =
+	"SELECT count(*) FROM snapshots WHERE volume = ? AND state = 'pending'",
     [SQL_TOKEN_ADD] = "INSERT INTO tokens (token, request_1, request_2, volume, expires) "
 		      "VALUES (?,?,?,?,?)",
     [SQL_TOKEN_GET] = "SELECT token, request_1, request_2, volume, expires FROM tokens "
@@ -232,6 +256,29 @@ int sql_get_id(sqlite3_stmt *s, int i, const char *prefix, struct id *ret_id, st
 	if (!text || id_parse(text, prefix, ret_id) < 0)
 		return row_error(s, i, err);
 	return 0;
+}
+
+int sql_get_id_or_zero(sqlite3_stmt *s, int i, const char *prefix, struct id *ret_id,
+		       struct err *err)
+{
+	const char *text = (const char *)sqlite3_column_text(s, i);
+
+	*ret_id = (struct id){0};
+	return text && !*text ? 0 : sql_get_id(s, i, prefix, ret_id, err);
+}
+
+int sql_take_one(struct catalog *c, sqlite3_stmt *s, void *ret_row,
+		 int (*read)(sqlite3_stmt *s, void *ret_row, struct err *err), const char *what,
+		 struct err *err)
+{
+	int r = sql_row(c, s, err);
+
+	if (r > 0)
+		r = read(s, ret_row, err);
+	else if (r == 0)
+		r = what ? err_set(err, -ENOENT, "the catalog has no such %s", what) : -ENOENT;
+	sql_end(s);
+	return r;
 }
 
 int sql_get_name(sqlite3_stmt *s, int i, const char *const *names, unsigned n, unsigned *ret_index,

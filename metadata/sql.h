@@ -40,6 +40,15 @@ enum sql_statement {
 	SQL_ATTACHMENT_REMOVE,
 	SQL_ATTACHMENT_AFTER,
 	SQL_DEVICE_TAKEN,
+	SQL_SNAPSHOT_ADD,
+	SQL_SNAPSHOT_GET,
+	SQL_SNAPSHOT_PUT,
+	SQL_SNAPSHOT_REMOVE,
+	SQL_SNAPSHOT_AFTER,
+	SQL_SNAPSHOT_UNFINISHED,
+	SQL_SNAPSHOT_NEXT_PENDING,
+	SQL_SNAPSHOT_PARENT,
+	SQL_SNAPSHOTS_PENDING,
 	SQL_TOKEN_ADD,
 	SQL_TOKEN_GET,
 	SQL_TOKEN_REMOVE,
@@ -87,6 +96,14 @@ void sql_id(sqlite3_stmt *s, int i, struct id id, const char *prefix);
 uint64_t sql_get_int(sqlite3_stmt *s, int i);
 int sql_get_text(sqlite3_stmt *s, int i, char *ret_text, size_t size, struct err *err);
 int sql_get_id(sqlite3_stmt *s, int i, const char *prefix, struct id *ret_id, struct err *err);
+/* The same where "" stands for no id. */
+int sql_get_id_or_zero(sqlite3_stmt *s, int i, const char *prefix, struct id *ret_id,
+		       struct err *err);
+/* One row by what is bound: 0, or -ENOENT, with `what` in the text; NULL: err is untouched. Ends
+ * the statement. */
+int sql_take_one(struct catalog *c, sqlite3_stmt *s, void *ret_row,
+		 int (*read)(sqlite3_stmt *s, void *ret_row, struct err *err), const char *what,
+		 struct err *err);
 /* The index of the text in `names`. */
 int sql_get_name(sqlite3_stmt *s, int i, const char *const *names, unsigned n, unsigned *ret_index,
 		 struct err *err);

@@ -2,9 +2,9 @@
  *
  * Two machines on the main loop. Their WAIT states are the only places where they sleep.
  *
- *     start:  STORE -> WAIT_STORE -> CONTROL -> WAIT_CONTROL -> LIST -> WAIT_LIST -> SERVE -> DONE
- *     stop:   SERVER -> WAIT_SERVER -> CONTROL -> WAIT_CONTROL -> API <-> WAIT_API
- *             API -> STORE -> WAIT_STORE -> SIGNALS -> WAIT_SIGNALS -> DONE
+ *     start:  STORE -> WAIT_STORE -> [WAIT_REGION] -> SERVICE -> CONTROL -> WAIT_CONTROL ->
+ * LIST -> WAIT_LIST -> SERVE -> DONE stop:   SERVER -> WAIT_SERVER -> CONTROL -> WAIT_CONTROL ->
+ * API <-> WAIT_API API -> STORE -> WAIT_STORE -> SIGNALS -> WAIT_SIGNALS -> DONE
  *
  * An error while starting, or a signal that comes during it, ends the first machine at its next
  * step; the second takes down whatever is there.
@@ -23,6 +23,7 @@
 #include "volumed/data_dir.h"
 #include "volumed/hints.h"
 #include "volumed/pipes.h"
+#include "volumed/region.h"
 #include "volumed/signals.h"
 #include "volumed/sockets.h"
 
@@ -48,6 +49,8 @@
 enum start_state {
 	START_STORE,
 	START_WAIT_STORE,
+	START_WAIT_REGION,
+	START_SERVICE,
 	START_CONTROL,
 	START_WAIT_CONTROL,
 	START_LIST,
@@ -93,6 +96,7 @@ struct daemon {
 	struct signals signals;
 	struct store_open store_open;
 	struct store *store;
+	struct region region;
 	struct io_loop *catalog_loop;
 	bool catalog_runs; /* its thread */
 	struct catalog *catalog;
@@ -118,6 +122,7 @@ struct daemon {
 static void start_begin(struct io_op *op);
 static void start_step(struct daemon *d);
 static void start_on_store(struct store_open *open);
+static void start_on_region(struct region *region);
 static void start_on_control(struct control_start *start);
 static void start_on_list(struct control_op *op);
 static void on_signal(struct signals *signals);
@@ -201,6 +206,14 @@ static void open_store(struct daemon *d)
 	    .done = start_on_store,
 	};
 	store_local_open(&d->store_open);
+}
+
+static bool open_region(struct daemon *d)
+{
+	const char *place = d->options->snapshots ? d->options->snapshots : d->dir.snapshots;
+
+	d->region.done = start_on_region;
+	return region_open(&d->region, place, main_loop(d));
 }
 
 /* E4: what can't be read as it was written is named. A rotten disk must not fill the log, too. */
@@ -309,6 +322,10 @@ static int make_control(struct daemon *d)
 	    .first_volume_size = d->options->volume_size,
 	    .overcommit_limit = d->options->overcommit_limit,
 	    .detach_wait_ns = d->options->detach_wait * NSEC_PER_SEC,
+	    .repository = d->region.repository,
+	    .no_repository = d->region.err.text,
+	    .upload_rate = d->options->upload_rate,
+	    .hydration_rate = d->options->hydration_rate,
 	};
 
 	if (gethostname(d->host, sizeof(d->host)) == 0 && d->host[0])
@@ -491,8 +508,17 @@ static void start_step(struct daemon *d)
 			if (!d->err.code) {
 				d->store = d->store_open.store;
 				warn_without_direct_io(d);
-				make_service(d);
 			}
+			start_go_on(d, START_WAIT_REGION);
+			if (d->start_state == START_WAIT_REGION && open_region(d))
+				return;
+			continue;
+		case START_WAIT_REGION:
+			region_say(&d->region);
+			start_go_on(d, START_SERVICE);
+			continue;
+		case START_SERVICE:
+			make_service(d);
 			start_go_on(d, START_CONTROL);
 			continue;
 		case START_CONTROL:
@@ -534,6 +560,11 @@ static void start_begin(struct io_op *op)
 static void start_on_store(struct store_open *open)
 {
 	start_step(container_of(open, struct daemon, store_open));
+}
+
+static void start_on_region(struct region *region)
+{
+	start_step(container_of(region, struct daemon, region));
 }
 
 static void start_on_control(struct control_start *start)
@@ -721,6 +752,7 @@ static void daemon_free(struct daemon *d)
 		io_loop_stop(d->homes[i].loop);
 	for (unsigned i = 1; i <= d->n_threads; i++)
 		io_loop_join(d->homes[i].loop);
+	region_close(&d->region);
 	nbd_server_free(d->server);
 	for (unsigned i = 0; i < d->n_homes; i++)
 		engine_free(d->homes[i].engine);

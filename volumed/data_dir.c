@@ -58,6 +58,8 @@ int data_dir_open(struct data_dir *dir, const char *path, const char *store, boo
 		r = path_in(path, "volumed.sock", dir->api, err);
 	if (r == 0)
 		r = path_in(path, "catalog", dir->catalog, err);
+	if (r == 0)
+		r = path_in(path, "snapshots", dir->snapshots, err);
 	if (r < 0)
 		return r;
 	if (store && strlen(store) >= sizeof(dir->store))

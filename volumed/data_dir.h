@@ -13,10 +13,11 @@
 struct data_dir {
 	int fd; /* holds the lock; -1: not open */
 	char path[PATH_MAX];
-	char store[PATH_MAX];   /* the store's file or device */
-	char socket[PATH_MAX];  /* DIR/nbd.sock */
-	char api[PATH_MAX];     /* DIR/volumed.sock */
-	char catalog[PATH_MAX]; /* DIR/catalog */
+	char store[PATH_MAX];     /* the store's file or device */
+	char socket[PATH_MAX];    /* DIR/nbd.sock */
+	char api[PATH_MAX];       /* DIR/volumed.sock */
+	char catalog[PATH_MAX];   /* DIR/catalog */
+	char snapshots[PATH_MAX]; /* DIR/snapshots */
 };
 
 /* Opens and locks DIR, and makes it (mode 0700) if `create`. `store` may be NULL: DIR/store.

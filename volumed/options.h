@@ -28,6 +28,9 @@ struct options {
 	const char *data_dir;
 	const char *store; /* NULL: DIR/store */
 	uint64_t store_max_size;
+	const char *snapshots;   /* the repository's folder; NULL: DIR/snapshots */
+	uint64_t upload_rate;    /* bytes a second; 0: no bound */
+	uint64_t hydration_rate; /* the same */
 	uint64_t volume_size;    /* of the first volume; 0: make none */
 	double overcommit_limit; /* 0: none */
 	const char *zone;

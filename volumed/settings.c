@@ -77,6 +77,34 @@ static int set_store_max_size(struct options *o, const char *value, struct err *
 	return set_size(&o->store_max_size, value, err);
 }
 
+static int set_snapshots(struct options *o, const char *value, struct err *err)
+{
+	return set_path(&o->snapshots, value, err);
+}
+
+/* Bytes a second, or none. */
+static int set_rate(uint64_t *bytes, const char *value, struct err *err)
+{
+	uint64_t rate = 0;
+	int r = strcmp(value, "none") == 0 ? 0 : set_size(&rate, value, err);
+
+	if (r == 0 && rate < MiB && strcmp(value, "none") != 0)
+		return err_set(err, -EINVAL, "'%s': at least 1MiB a second, or none", value);
+	if (r == 0)
+		*bytes = rate;
+	return r;
+}
+
+static int set_upload_rate(struct options *o, const char *value, struct err *err)
+{
+	return set_rate(&o->upload_rate, value, err);
+}
+
+static int set_hydration_rate(struct options *o, const char *value, struct err *err)
+{
+	return set_rate(&o->hydration_rate, value, err);
+}
+
 static int set_volume_size(struct options *o, const char *value, struct err *err)
 {
 	uint64_t bytes = 0;
@@ -191,6 +219,15 @@ const struct setting settings[] = {
 	{"overcommit-limit", 0, "RATIO",
 	 "How large all volumes together may be, by the store's capacity: 2, 1.5 (default: none)",
 	 0, 2, set_overcommit_limit},
+	{"snapshots", 0, "PATH",
+	 "The region's snapshot repository, a folder that the daemons of its zones may share "
+	 "(default: DIR/snapshots)", 0, 2, set_snapshots},
+	{"snapshot-upload-rate", 0, "SIZE",
+	 "Bytes a second at which the snapshots of a volume are copied to the repository, as "
+	 "200MiB (default: none, as fast as it goes)", 0, 2, set_upload_rate},
+	{"hydration-rate", 0, "SIZE",
+	 "Bytes a second at which the blocks of its snapshot are copied to a volume that was "
+	 "made of one (default: none, as fast as it goes)", 0, 2, set_hydration_rate},
 	{"zone", 0, "NAME", "Name of the availability zone that this daemon serves (default: "
 	 "zone-a)", 0, 3, set_zone},
 	{"zone-number", 0, "N",

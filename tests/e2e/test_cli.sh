@@ -141,6 +141,10 @@ answers "an instance with volumes stays" 5 "$web" instance deregister web1
 answers "detach from it" 0 detached detach db --instance web1
 answers "deregister" 0 "no longer registered" instance deregister web1
 answers "delete" 0 "$db is deleted" volume delete db
+for _ in $(seq 100); do # its space comes back behind the answer
+	ctl volume show db >/dev/null 2>&1 || break
+	sleep 0.05
+done
 answers "it is gone" 4 "no volume has the name 'db'" volume show db
 answers "its id, too" 4 "$db" volume show "$db"
 answers "the events tell it all" 0 "deleteVolume +$db +volumectl, user" events

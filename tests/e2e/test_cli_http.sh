@@ -43,6 +43,10 @@ expect "DELETE of an attached volume" 409 "$(status DELETE "/v1/volumes/$id")"
 expect "... says why" VolumeInUse "$(member 'j["error"]["code"]' DELETE "/v1/volumes/$id")"
 expect "DELETE .../attachments" 200 "$(status DELETE "/v1/volumes/$id/attachments?force=true")"
 expect "DELETE /v1/volumes/{id}" 202 "$(status DELETE "/v1/volumes/$id")"
+for _ in $(seq 100); do # its space comes back behind the answer
+	[ "$(status GET "/v1/volumes/$id")" = 200 ] || break
+	sleep 0.05
+done
 expect "GET of a deleted volume" 404 "$(status GET "/v1/volumes/$id")"
 expect "a malformed id" InvalidVolumeID.Malformed \
 	"$(member 'j["error"]["code"]' GET /v1/volumes/vol-1)"

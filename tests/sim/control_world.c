@@ -4,6 +4,7 @@
 #include "base/check.h"
 #include "base/mem.h"
 #include "base/util.h"
+#include "snapshots/repository.h"
 #include "tests/sim/vfs.h"
 
 #include <errno.h>
@@ -129,6 +130,37 @@ static int open_catalog(struct cw *w)
 	return 0;
 }
 
+struct repository_opening {
+	struct repository_op op;
+	bool done;
+};
+
+static void on_repository(struct repository_op *op)
+{
+	container_of(op, struct repository_opening, op)->done = true;
+}
+
+static int open_repository(struct cw *w)
+{
+	struct repository_opening *o;
+	int r;
+
+	w->repository = NULL;
+	if (!w->objects)
+		return 0;
+	o = mem_alloc(sizeof(*o));
+	CHECK(o);
+	o->op.done = on_repository;
+	repository_open(blobs_sim_open(w->objects), main_loop(w), true, &o->op);
+	r = wait_for(w, &o->done);
+	if (r < 0)
+		return r;
+	w->err = o->op.err;
+	w->repository = o->op.repository;
+	mem_free(o);
+	return w->err.code;
+}
+
 struct starting_call {
 	struct control_start start;
 	bool done;
@@ -150,6 +182,7 @@ static int start_control(struct cw *w)
 	w->config.catalog = w->worker;
 	w->config.homes = w->homes;
 	w->config.n_homes = CW_HOMES;
+	w->config.repository = w->repository;
 	w->config.host = "here";
 	w->config.nbd_socket = "/run/nbd.sock";
 	r = control_new(&w->config, &w->control, &w->err);
@@ -180,6 +213,8 @@ int cw_begin(struct cw *w)
 		r = make_engines(w);
 	if (r == 0)
 		r = open_catalog(w);
+	if (r == 0)
+		r = open_repository(w);
 	if (r == 0)
 		r = start_control(w);
 	return r;
@@ -224,6 +259,7 @@ int cw_end(struct cw *w)
 		return r;
 	r = call->stop.err.code;
 	control_free(w->control);
+	repository_close(w->repository);
 	call->done = false;
 	call->ctl.loop = main_loop(w);
 	call->ctl.done = on_store_closed;
@@ -247,6 +283,8 @@ void cw_reboot(struct cw *w)
 	catalog_close(w->catalog);
 	w->catalog = NULL;
 	sim_reboot(w->sim);
+	if (w->objects)
+		blobs_sim_settle(w->objects);
 }
 
 /* ---- Operations -------------------------------------------------------------------- */
@@ -366,6 +404,46 @@ int cw_deregister(struct cw *w, const char *instance)
 	struct control_op op = {
 	    .kind = CONTROL_INSTANCE_DEREGISTER,
 	    .deregister = {.instance = instance},
+	};
+
+	return op_and_release(w, &op);
+}
+
+int cw_snapshot(struct cw *w, const char *volume, char ret_id[CW_ID])
+{
+	struct control_op op = {
+	    .kind = CONTROL_SNAPSHOT_CREATE,
+	    .snapshot_create = {.volume = volume, .description = "of a test"},
+	};
+	int r = cw_op(w, &op);
+
+	if (r == 0 && ret_id)
+		snprintf(ret_id, CW_ID, "%s", op.result.snapshots->id);
+	if (r != -ESHUTDOWN)
+		control_op_release(&op);
+	return r;
+}
+
+int cw_restore(struct cw *w, const char *snapshot, char ret_id[CW_ID])
+{
+	struct control_op op = {
+	    .kind = CONTROL_VOLUME_CREATE,
+	    .create = {.snapshot = snapshot},
+	};
+	int r = cw_op(w, &op);
+
+	if (r == 0)
+		snprintf(ret_id, CW_ID, "%s", op.result.volumes->id);
+	if (r != -ESHUTDOWN)
+		control_op_release(&op);
+	return r;
+}
+
+int cw_snapshot_delete(struct cw *w, const char *snapshot)
+{
+	struct control_op op = {
+	    .kind = CONTROL_SNAPSHOT_DELETE,
+	    .snapshot_delete = {.snapshot = snapshot},
 	};
 
 	return op_and_release(w, &op);

@@ -12,6 +12,7 @@
 #include "engine/engine.h"
 #include "metadata/worker.h"
 #include "store/local.h"
+#include "tests/sim/blobs_sim.h"
 #include "tests/sim/machine/sim.h"
 
 #define CW_HOMES 2
@@ -20,6 +21,8 @@
 struct cw {
 	struct sim *sim;
 	struct control_config config; /* what tests change: overcommit, first volume, ... */
+	struct blobs_sim *objects;    /* of the repository; the test's. NULL: there is none */
+	struct repository *repository;
 	uint64_t ballast_size;
 	uint64_t store_max_size;
 	struct control_home homes[CW_HOMES];
@@ -54,6 +57,11 @@ int cw_attach(struct cw *w, const char *volume, const char *instance, char ret_e
 int cw_detach(struct cw *w, const char *volume, bool force);
 int cw_register(struct cw *w, char ret_id[CW_ID]);
 int cw_deregister(struct cw *w, const char *instance);
+/* Done when it is cut; it is uploaded behind. */
+int cw_snapshot(struct cw *w, const char *volume, char ret_id[CW_ID]);
+/* A volume made of the snapshot, of its size. */
+int cw_restore(struct cw *w, const char *snapshot, char ret_id[CW_ID]);
+int cw_snapshot_delete(struct cw *w, const char *snapshot);
 /* Everything is checked, every stored block read: what is wrong fails the test. */
 int cw_check(struct cw *w);
 

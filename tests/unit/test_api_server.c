@@ -342,7 +342,7 @@ static void server_refuses(void **state)
 {
 	(void)state;
 	expect("POST /v1/volumes", "{", 400, "MalformedJSON");
-	expect("POST /v1/volumes", "{}", 400, "MissingParameter");
+	expect("PATCH /v1/volumes/vol-1", "{}", 400, "MissingParameter");
 	expect("POST /v1/volumes?size=3", "{\"size\": 1}", 400, "UnknownParameter");
 	expect("GET /v1/ping", "{}", 400, "UnknownParameter");
 	expect("GET /v1/volumes?max_results=no", "", 400, "InvalidParameterValue");

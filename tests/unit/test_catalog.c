@@ -92,7 +92,7 @@ static void newer_is_refused(void **state)
 	catalog_close(c);
 	do_sql("PRAGMA user_version = 99");
 	refused_with(-ENOTSUP, "version 99", "upgrade volumed");
-	do_sql("PRAGMA user_version = 1");
+	do_sql("PRAGMA user_version = 2");
 	assert_int_equal(open_it(&c), 0);
 	assert_false(catalog_is_new(c));
 	catalog_close(c);
@@ -120,11 +120,11 @@ static void foreign_is_refused(void **state)
 static void older_is_brought_up_to_date(void **state)
 {
 	static const char *const later[] = {
-	    "never taken again",
+	    "never taken again", "nor is this",
 	    "ALTER TABLE volumes ADD COLUMN iops INTEGER NOT NULL DEFAULT 3000;"
-	    "CREATE TABLE snapshots (id TEXT PRIMARY KEY NOT NULL) STRICT, WITHOUT ROWID;",
-	    "ALTER TABLE snapshots ADD COLUMN size INTEGER NOT NULL DEFAULT 0;"
-	    "CREATE TABLE snapshots (id TEXT);", /* fails after a change */
+	    "CREATE TABLE audits (id TEXT PRIMARY KEY NOT NULL) STRICT, WITHOUT ROWID;",
+	    "ALTER TABLE audits ADD COLUMN size INTEGER NOT NULL DEFAULT 0;"
+	    "CREATE TABLE audits (id TEXT);", /* fails after a change */
 	};
 	const struct catalog_volume v = {.id = {.hi = 1, .lo = 2}, .size = 4096, .zone = "z"};
 	struct catalog_volume got;
@@ -133,17 +133,41 @@ static void older_is_brought_up_to_date(void **state)
 	(void)state;
 	assert_int_equal(open_it(&c), 0);
 	assert_int_equal(catalog_volume_add(c, &v, &err), 0);
-	assert_int_equal(schema_take_steps(c, later, 2, &err), 0);
-	assert_int_equal(number(c, "PRAGMA user_version"), 2);
+	assert_int_equal(schema_take_steps(c, later, 3, &err), 0);
+	assert_int_equal(number(c, "PRAGMA user_version"), 3);
 	assert_int_equal(number(c, "SELECT iops FROM volumes"), 3000);
 	assert_int_equal(catalog_volume_get(c, v.id, &got, &err), 0);
 	assert_true(got.size == v.size);
-	assert_true(schema_take_steps(c, later, 3, &err) < 0);
-	assert_int_equal(number(c, "PRAGMA user_version"), 2);
-	assert_int_equal(number(c, "SELECT count(*) FROM pragma_table_info('snapshots')"), 1);
-	assert_int_equal(schema_take_steps(c, later, 2, &err), 0);
+	assert_true(schema_take_steps(c, later, 4, &err) < 0);
+	assert_int_equal(number(c, "PRAGMA user_version"), 3);
+	assert_int_equal(number(c, "SELECT count(*) FROM pragma_table_info('audits')"), 1);
+	assert_int_equal(schema_take_steps(c, later, 3, &err), 0);
 	catalog_close(c);
-	refused_with(-ENOTSUP, "version 2", "upgrade volumed");
+	refused_with(-ENOTSUP, "version 3", "upgrade volumed");
+}
+
+/* A catalog of before there were snapshots keeps its volumes. */
+static void version_1_learns_snapshots(void **state)
+{
+	const struct catalog_volume v = {.id = {.hi = 1, .lo = 2}, .size = 4096, .zone = "z"};
+	const struct catalog_snapshot s = {.id = {.hi = 1, .lo = 3}, .volume = v.id};
+	struct catalog_snapshot snapshot;
+	struct catalog_volume got;
+	struct catalog *c;
+
+	(void)state;
+	assert_int_equal(open_it(&c), 0);
+	assert_int_equal(catalog_volume_add(c, &v, &err), 0);
+	catalog_close(c);
+	do_sql("DROP TABLE snapshots; ALTER TABLE volumes DROP COLUMN base;"
+	       "ALTER TABLE volumes DROP COLUMN hydration_rate; PRAGMA user_version = 1");
+	assert_int_equal(open_it(&c), 0);
+	assert_int_equal(catalog_volume_get(c, v.id, &got, &err), 0);
+	assert_true(got.size == v.size && id_is_zero(got.base));
+	assert_int_equal(catalog_snapshot_add(c, &s, &err), 0);
+	assert_int_equal(catalog_snapshot_next_pending(c, v.id, &snapshot, &err), 0);
+	assert_true(id_equal(snapshot.id, s.id));
+	catalog_close(c);
 }
 
 /* One process at a time has it. */
@@ -165,6 +189,7 @@ int main(void)
 	    TEST(newer_is_refused),
 	    TEST(foreign_is_refused),
 	    TEST(older_is_brought_up_to_date),
+	    TEST(version_1_learns_snapshots),
 	    TEST(second_is_refused),
 	};
 

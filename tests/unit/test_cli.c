@@ -193,7 +193,7 @@ static void parse_refuses(void **state)
 	    {"create", "no command 'create'"},
 	    {"''", "no command ''"},
 	    {"volume ''", "no command 'volume '"},
-	    {"volume create", "--size SIZE is missing"},
+	    {"volume resize a", "--size SIZE is missing"},
 	    {"volume show", "VOL is missing"},
 	    {"volume show a b", "'b' is one argument too many"},
 	    {"status now", "'now' is one argument too many"},
@@ -314,7 +314,7 @@ static void help_usage_line(void **state)
 
 	(void)state;
 	assert_string_equal(help_usage(cli_command_find("volume create"), text),
-			    "volumectl volume create --size SIZE [OPTION...]");
+			    "volumectl volume create [OPTION...]");
 	assert_string_equal(help_usage(cli_command_find("volume resize"), text),
 			    "volumectl volume resize VOL --size SIZE [OPTION...]");
 	assert_string_equal(help_usage(cli_command_find("instance register"), text),
