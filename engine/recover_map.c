@@ -69,6 +69,9 @@ static int usage_take(struct opening *o, uint32_t number, const struct blob_ref 
 
 	if (usage_decode(o->buf + o->skip, ref->length, v->id, number, ref->sum, entries) < 0)
 		return open_error(o, -EUCLEAN, "a usage page of its map is damaged");
+	/* It may be empty: what was on it has been given back. */
+	if (segments_make_pages(v, number + 1) < 0)
+		return open_error(o, -ENOMEM, "no memory for its segments");
 	for (int i = 0; i < USAGE_SEGMENTS; i++) {
 		const struct usage_entry *u = &entries[i];
 		struct store_segment s = {

@@ -99,6 +99,14 @@ static bool page_add(struct volume *v)
 	return true;
 }
 
+int segments_make_pages(struct volume *v, uint32_t n)
+{
+	while (v->segments.n_pages < n)
+		if (!page_add(v))
+			return -ENOMEM;
+	return 0;
+}
+
 static struct segment *free_slot(struct volume *v)
 {
 	struct segments *s = &v->segments;
@@ -162,9 +170,6 @@ struct segment *segments_add_at(struct volume *v, uint32_t slot, const struct st
 
 	if (hash_make_room(v) < 0)
 		return NULL;
-	while (slot >= v->segments.n_pages * USAGE_SEGMENTS)
-		if (!page_add(v))
-			return NULL;
 	seg = segments_at(v, slot);
 	CHECK(seg->state == SEGMENT_EMPTY);
 	seg->slot = slot;

@@ -479,7 +479,8 @@ int segments_init(struct volume *v);
 void segments_free(struct volume *v);
 struct segment *segments_add(struct volume *v, const struct store_segment *s,
 			     enum segment_state state);
-/* The same, into a slot that is empty; recovery. */
+int segments_make_pages(struct volume *v, uint32_t n); /* at least so many */
+/* The same as segments_add, into an empty slot of a page that is there; recovery. */
 struct segment *segments_add_at(struct volume *v, uint32_t slot, const struct store_segment *s,
 				enum segment_state state);
 void segments_remove(struct volume *v, struct segment *s);

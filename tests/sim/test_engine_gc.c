@@ -151,12 +151,43 @@ static void copies_survive_lives(void **state)
 	}
 }
 
+/* A usage page whose segments have all been given back stays in the root: the volume opens. */
+static void many_segments_are_given_back(void **state)
+{
+	const uint64_t volume = 544 * MiB; /* more than USAGE_SEGMENTS segments */
+	struct seeds seeds = seeds_to_run(1);
+
+	(void)state;
+	for (uint64_t seed = seeds.first; seed <= seeds.last; seed++) {
+		struct drill d;
+
+		start(&d, seed, volume, GiB);
+		/* What comes after the first trim goes to slots of the first page. */
+		for (uint64_t end = volume; end >= 32 * MiB; end = end == volume ? 32 * MiB : 0) {
+			for (uint64_t at = 0; at < end; at += MiB)
+				if (!drill_io(&d, 0, BLOCK_WRITE, 0, at, MiB, NULL))
+					sim_fail(d.sim, "the life ended");
+			if (!drill_io(&d, 0, BLOCK_TRIM, 0, 0, volume, NULL) || !come_to_rest(&d))
+				sim_fail(d.sim, "the life ended");
+		}
+		if (stats_of(&d).segments > 16)
+			sim_fail(d.sim, "nothing was given back");
+		drill_down(&d);
+		if (!drill_up(&d))
+			sim_fail(d.sim, "it does not open");
+		check(&d);
+		drill_down(&d);
+		drill_free(&d);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(overwrites_never_fill_the_store),
 	    cmocka_unit_test(an_idle_volume_gives_space_back),
 	    cmocka_unit_test(copies_survive_lives),
+	    cmocka_unit_test(many_segments_are_given_back),
 	};
 
 	if (getenv("SIM_TEST"))
