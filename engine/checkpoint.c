@@ -625,6 +625,7 @@ static void swap_start(struct checkpoint *c)
 
 		if (wait->clean)
 			c->sb.flags |= SUPERBLOCK_CLEAN;
+		c->forgets |= pin || wait->detach;
 		if (pin)
 			*pin = (struct superblock_pin){0};
 		if (wait->detach) {
@@ -659,9 +660,11 @@ static void on_swap(struct store_ctl *ctl)
 		if (c->cut)
 			cut_free(c->cut);
 		c->cut = NULL;
-		v->reap_later = segments_reap(v, c->sb.checkpoint, older, c->sb.sequence);
+		/* What the other version still pins is not freed yet. */
+		if (!c->forgets || older == c->sb.checkpoint)
+			v->reap_later = segments_reap(v, c->sb.checkpoint, older, c->sb.sequence);
 		/* With it in the other version, too, what is dead can be freed at once. */
-		if (v->reap_later && older != c->sb.checkpoint) {
+		if ((v->reap_later || c->forgets) && older != c->sb.checkpoint) {
 			superblock_swap(v, &c->sb, on_swap);
 			return;
 		}
