@@ -483,7 +483,8 @@ void object_mend(struct local *l)
 {
 	struct objects *o = &l->objects;
 
-	while (o->n_half > 0 && !list_empty(&o->idle) && !l->closing && !l->control_failed) {
+	while (o->n_half > 0 && !list_empty(&o->idle) && !l->closing && !l->control_failed &&
+	       !l->read_only) {
 		uint32_t number = o->half[--o->n_half];
 
 		/* Under way: a swap just now mends it, too. */
