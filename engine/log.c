@@ -598,6 +598,8 @@ static void record_publish(struct volume *v, struct record *rec)
 	v->published_sum = rec->h.checksum;
 	v->published_segment = rec->h.segment;
 	v->published_end = rec->h.offset + rec->h.header_length + rec->h.payload_length;
+	if (v->bad.n > 0)
+		bad_published(v, &rec->h, rec->runs);
 	if (rec->runs[0].type == RUN_SNAPSHOT)
 		cut_place(v, &rec->runs[0]);
 }

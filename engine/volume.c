@@ -92,6 +92,7 @@ void volume_stats(const struct volume *v, struct volume_stats *ret_stats)
 	ret_stats->base = v->sb.base;
 	ret_stats->base_size = v->sb.base_size;
 	ret_stats->hydrated = hydrate_cursor(v);
+	scrub_stats(v, ret_stats);
 	ret_stats->live_bytes = 0;
 	ret_stats->spares = v->segments.n_spare[STORE_STREAM_USER] +
 			    v->segments.n_spare[STORE_STREAM_MAP] +
@@ -266,6 +267,7 @@ void volume_close(struct volume_op *op)
 	v->closing = true;
 	gc_kick(v);
 	hydrate_kick(v);
+	volume_scrub_stop(v);
 	v->close_op = op;
 	op->err.code = 0;
 	v->close_state = CLOSE_WAIT_LOG;
@@ -299,7 +301,7 @@ void volume_close_kick(struct volume *v)
 	case CLOSE_WAIT_CHECKPOINT:
 		return;
 	case CLOSE_WAIT_LOG:
-		if (!log_is_quiet(v) || !hydrate_is_at_rest(v))
+		if (!log_is_quiet(v) || !hydrate_is_at_rest(v) || v->scrub)
 			return;
 		v->close_state = CLOSE_WAIT_CHECKPOINT;
 		v->close_wait.done = close_on_checkpoint;

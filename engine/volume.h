@@ -16,6 +16,8 @@
  *   cut.c         snapshots as points in the log, pins; cut_group.c: of several volumes
  *   view.c        reads pinned roots
  *   hydrate.c     the base snapshot: reading it, copying it in
+ *   scrub.c       reads all that lives, and tells what is bad
+ *   bad.c         what is known to be bad, and the volume's health
  *   volume.c      create, close, resize
  *   check.c       the full walk
  */
@@ -290,6 +292,12 @@ struct cut {
 
 enum cut_state { CUT_ASKED, CUT_QUEUED, CUT_SEQUENCED, CUT_PLACED };
 
+struct bad_list {
+	struct volume_bad places[VOLUME_BAD_MAX];
+	unsigned n;
+	bool more; /* than the list has room for, or known places of unknown number */
+};
+
 enum close_state {
 	CLOSE_NOT,
 	CLOSE_WAIT_LOG,        /* what is in flight ends */
@@ -377,6 +385,10 @@ struct volume {
 	struct volume_base *base;
 	struct hydrate *hydrate; /* NULL: there is no base */
 
+	/* Integrity. */
+	struct bad_list bad;
+	struct scrub *scrub; /* under way, or NULL */
+
 	struct volume_op *resize_op; /* waits for an op, or NULL */
 	struct list resize;
 	enum close_state close_state;
@@ -408,8 +420,26 @@ void write_retry_blocked(struct volume *v);
 void read_start(struct op *op);
 void read_step(struct op *op);
 void status_start(struct op *op);
-/* It is counted, told, and shown as the volume's health. */
+
+/* bad.c: counted, told, kept in the list, and shown as the volume's health */
 void volume_bad_block(struct volume *v, uint64_t lba, const char *why);
+void bad_page(struct volume *v, enum map_page_kind kind, uint64_t number);
+bool bad_is_any(const struct volume *v);
+/* These were read and are good. Cheap when nothing is bad. */
+void bad_good(struct volume *v, uint64_t lba, uint64_t blocks);
+void bad_page_good(struct volume *v, enum map_page_kind kind, uint64_t number);
+/* The root (0), or a usage page (1 and up). */
+void bad_root(struct volume *v, uint32_t number);
+void bad_root_good(struct volume *v, uint32_t number);
+/* What a record has overwritten is bad no more. */
+void bad_published(struct volume *v, const struct record_header *h, const struct run *runs);
+/* A scrub finds all anew that the list had no room for: true if there was any. At its end: whether
+ * there is still. */
+bool bad_begin_anew(struct volume *v);
+void bad_end_anew(struct volume *v, bool more);
+
+/* scrub.c */
+void scrub_stats(const struct volume *v, struct volume_stats *stats);
 
 /* cut.c */
 struct superblock_pin *pin_find(struct superblock *sb, struct id snapshot);
@@ -468,6 +498,10 @@ int map_index(struct map *m, uint64_t number, struct map_page **ret_index);
  * when it is woken. */
 void map_load(struct map *m, uint64_t number, struct leaf_wait *wait);
 void leaf_load(struct volume *v, uint64_t number, struct leaf_wait *wait);
+/* Whether the reference can lead to a blob; its parent's checksum was right, but it came from a
+ * disk all the same. */
+bool blob_ref_is_possible(const struct volume *v, enum map_page_kind kind,
+			  const struct blob_ref *ref);
 /* The leaf has been written anew: what is being loaded of it is old. */
 void map_leaf_changed(struct map *m, uint64_t number);
 /* Nothing in memory of this map can be trusted any more. No page is pinned. */
