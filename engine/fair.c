@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Fairness between the volumes of a loop. A volume with queue depth 1 keeps at least half of its
+ * lone IOPS divided by the number of busy volumes, whatever queue depth and request size the others
+ * use.
+ *
+ * It takes three things. A turn's work is bounded: volumes with requests take turns, each by a
+ * quantum. No volume has more I/O with the disk than FAIR_IO: where the disk works on C requests at a
+ * time, n volumes with 2C there each let a lone request wait for 2n of its own times, and no more.
+ * And a write of up to 1 MiB, which is one record and can't be cut (E3), goes through the lane: one
+ * at a time on the loop, and behind it a rest of half its time, which is the others'.
+ *
+ * All that only while a volume with little to do is busy beside one with much (is "deep"). A lone
+ * volume, or one among its like, is bound by nothing here; nor do the pools end for others: a volume
+ * may take one more object only while more are free than it has.
+ */
+#include "base/check.h"
+#include "base/util.h"
+#include "engine/volume.h"
+
+#define FAIR_QUANTUM 8  /* requests of a turn */
+#define FAIR_IO      32 /* cost of a volume's reads with the disk, and of its records */
+#define FAIR_IO_BASE 3  /* cost of one, to which each block adds 1 */
+/* A volume without a request for so long is not busy. */
+#define FAIR_LINGER (10 * NSEC_PER_MSEC)
+/* A record in the lane that takes longer is not waited for; the longest rest. */
+#define FAIR_LANE_MAX (100 * NSEC_PER_MSEC)
+#define FAIR_REST_MAX (20 * NSEC_PER_MSEC)
+
+static void lane_set(struct engine *e, uint64_t free_at);
+
+void fair_init(struct engine *e)
+{
+	list_init(&e->asking);
+	list_init(&e->busy);
+	list_init(&e->starving);
+	list_init(&e->lane_waiting);
+}
+
+void fair_join(struct volume *v)
+{
+	list_init(&v->asked);
+	list_init(&v->asking);
+	list_init(&v->busy);
+	list_init(&v->starved);
+	list_init(&v->starving);
+	list_init(&v->lane_waiting);
+}
+
+/* ---- Who is busy --------------------------------------------------------------------------------
+ */
+
+/* Somebody is to be protected from somebody. */
+static bool is_contended(const struct engine *e)
+{
+	return e->n_busy > 1 && e->n_busy > e->n_deep;
+}
+
+/* It could have gone on with more at a time. One request alone is never much, however large. */
+static void mark_deep(struct volume *v)
+{
+	if (v->is_deep || list_empty(&v->busy) || (v->n_ops <= 1 && list_empty(&v->asked)))
+		return;
+	v->is_deep = true;
+	v->engine->n_deep++;
+}
+
+static void unmark_deep(struct volume *v)
+{
+	if (!v->is_deep)
+		return;
+	v->is_deep = false;
+	v->engine->n_deep--;
+}
+
+void fair_leave(struct volume *v)
+{
+	struct engine *e = v->engine;
+
+	CHECK(v->n_ops == 0 && list_empty(&v->asked) && list_empty(&v->starved));
+	unmark_deep(v);
+	if (!list_empty(&v->busy))
+		e->n_busy--;
+	list_remove(&v->busy);
+	list_remove(&v->asking);
+	list_remove(&v->starving);
+	list_remove(&v->lane_waiting);
+}
+
+/* The list is in the order in which they were last looked at. */
+static void expire(struct engine *e)
+{
+	uint64_t now = io_now(e->loop);
+
+	while (!list_empty(&e->busy)) {
+		struct volume *v = list_first(&e->busy, struct volume, busy);
+
+		if (v->busy_until > now)
+			return;
+		list_remove(&v->busy);
+		if (v->n_ops > 0 || !list_empty(&v->asked)) {
+			v->busy_until = now + FAIR_LINGER;
+		} else if (v->asked_at + FAIR_LINGER > now) {
+			v->busy_until = v->asked_at + FAIR_LINGER;
+		} else {
+			e->n_busy--;
+			unmark_deep(v);
+			continue;
+		}
+		list_add_tail(&e->busy, &v->busy);
+	}
+}
+
+/* ---- Requests -----------------------------------------------------------------------------------
+ */
+
+void fair_ask(struct volume *v, struct block_req *req)
+{
+	struct engine *e = v->engine;
+
+	list_add_tail(&v->asked, &req->link);
+	if (list_empty(&v->asking))
+		list_add_tail(&e->asking, &v->asking);
+	v->asked_at = io_now(e->loop);
+	if (!v->is_deep)
+		e->light_at = v->asked_at;
+	if (!list_empty(&v->busy))
+		return;
+	v->busy_until = v->asked_at + FAIR_LINGER;
+	list_add_tail(&e->busy, &v->busy);
+	e->n_busy++;
+}
+
+/* So many are left for others as it has. */
+static bool may_have(struct pool *pool, uint32_t its)
+{
+	return pool_available(pool) > its;
+}
+
+bool fair_may_read_io(const struct volume *v)
+{
+	return may_have(v->engine->read_ios, v->n_read_ios);
+}
+
+static void on_turn(struct io_op *op)
+{
+	container_of(op, struct engine, next_turn)->turning = false;
+}
+
+/* What is left is looked at in a turn of its own, behind what comes in meanwhile. */
+static void ask_for_turn(struct engine *e)
+{
+	if (e->turning)
+		return;
+	e->turning = true;
+	e->next_turn.done = on_turn;
+	io_timer(e->loop, &e->next_turn, 0);
+}
+
+/* The hook may run several times in a turn; a quantum is a turn's. */
+static bool has_quantum(struct volume *v)
+{
+	struct engine *e = v->engine;
+	uint64_t now = io_now(e->loop);
+
+	if (v->turn_at != now) {
+		v->turn_at = now;
+		v->taken = 0;
+	}
+	if (v->taken < FAIR_QUANTUM)
+		return true;
+	mark_deep(v);
+	if (!is_contended(e))
+		return true;
+	ask_for_turn(e);
+	return false;
+}
+
+static void take_from(struct volume *v, void (*start)(struct volume *v, struct block_req *req))
+{
+	struct engine *e = v->engine;
+
+	while (!list_empty(&v->asked)) {
+		if (e->n_busy > 1 && !has_quantum(v))
+			return;
+		if (!may_have(e->ops, v->n_ops)) { /* a full pool is backpressure */
+			e->short_of_ops = true;
+			return;
+		}
+		v->taken++;
+		start(v, list_entry(list_pop(&v->asked), struct block_req, link));
+	}
+}
+
+void fair_take(struct engine *e, void (*start)(struct volume *v, struct block_req *req))
+{
+	struct list now;
+
+	expire(e);
+	list_init(&now);
+	list_splice_tail(&now, &e->asking);
+	for (struct list *node; (node = list_pop(&now));) {
+		struct volume *v = list_entry(node, struct volume, asking);
+
+		take_from(v, start);
+		if (!list_empty(&v->asked) && list_empty(&v->asking))
+			list_add_tail(&e->asking, &v->asking);
+	}
+}
+
+void fair_op_ended(struct volume *v)
+{
+	CHECK(v->n_ops > 0);
+	if (--v->n_ops == 0 && list_empty(&v->asked))
+		unmark_deep(v);
+}
+
+/* ---- I/O with the disk --------------------------------------------------------------------------
+ */
+
+static bool may_start(struct volume *v, uint32_t under_way, uint32_t blocks)
+{
+	if (v->engine->n_busy <= 1 || under_way == 0)
+		return true;
+	if (under_way + blocks + FAIR_IO_BASE <= FAIR_IO)
+		return true;
+	mark_deep(v);
+	return !is_contended(v->engine);
+}
+
+uint32_t fair_blocks(const struct volume *v, uint32_t most)
+{
+	return is_contended(v->engine) ? FAIR_IO - FAIR_IO_BASE : most;
+}
+
+bool fair_may_read(struct volume *v)
+{
+	return may_start(v, v->read_cost, 1);
+}
+
+void fair_read_started(struct volume *v, uint32_t blocks)
+{
+	v->read_cost += blocks + FAIR_IO_BASE;
+}
+
+void fair_read_ended(struct volume *v, uint32_t blocks)
+{
+	v->read_cost -= blocks + FAIR_IO_BASE;
+}
+
+static bool is_large(const struct engine *e, uint32_t blocks)
+{
+	return is_contended(e) && blocks + FAIR_IO_BASE > FAIR_IO;
+}
+
+bool fair_may_write(struct volume *v, uint32_t blocks)
+{
+	struct engine *e = v->engine;
+
+	if (e->n_busy > 1 && blocks + FAIR_IO_BASE > FAIR_IO)
+		mark_deep(v);
+	if (!may_start(v, v->write_cost, blocks))
+		return false; /* the end of what is under way kicks the volume */
+	if (!is_large(e, blocks) || !e->lane_taken)
+		return true;
+	if (list_empty(&v->lane_waiting))
+		list_add_tail(&e->lane_waiting, &v->lane_waiting);
+	return false;
+}
+
+void fair_write_started(struct volume *v, struct record *rec, uint32_t blocks)
+{
+	struct engine *e = v->engine;
+	uint64_t now = io_now(e->loop);
+
+	rec->cost = blocks + FAIR_IO_BASE;
+	v->write_cost += rec->cost;
+	if (!is_large(e, blocks) || e->lane_taken)
+		return;
+	e->lane_taken = true;
+	e->lane_owner = rec;
+	e->lane_since = now;
+	lane_set(e, now + FAIR_LANE_MAX);
+}
+
+void fair_write_ended(struct volume *v, const struct record *rec)
+{
+	struct engine *e = v->engine;
+	uint64_t now = io_now(e->loop);
+	uint64_t rest = 0;
+
+	v->write_cost -= rec->cost;
+	if (e->lane_owner != rec)
+		return;
+	e->lane_owner = NULL;
+	if (e->n_busy > 1 && e->light_at >= e->lane_since && !v->closing)
+		rest = min_u64((now - e->lane_since) / 2, FAIR_REST_MAX);
+	lane_set(e, now + rest);
+}
+
+/* ---- The lane -----------------------------------------------------------------------------------
+ */
+
+static void lane_free(struct engine *e)
+{
+	e->lane_taken = false;
+	e->lane_owner = NULL;
+	for (struct list *node; (node = list_pop(&e->lane_waiting));)
+		volume_kick(list_entry(node, struct volume, lane_waiting));
+	if (!e->lane_awaited)
+		return;
+	e->lane_awaited = false;
+	list_for_each (&e->volumes, each)
+		volume_close_kick(list_entry(each, struct volume, of_engine));
+}
+
+static void lane_on_timer(struct io_op *op)
+{
+	struct engine *e = container_of(op, struct engine, lane_timer);
+
+	e->lane_timing = false;
+	if (io_now(e->loop) >= e->lane_free_at)
+		lane_free(e);
+	else
+		lane_set(e, e->lane_free_at);
+}
+
+/* It is free from `free_at` on. */
+static void lane_set(struct engine *e, uint64_t free_at)
+{
+	uint64_t now = io_now(e->loop);
+
+	e->lane_free_at = free_at;
+	if (e->lane_timing) {
+		io_timer_cancel(e->loop, &e->lane_timer);
+		return;
+	}
+	e->lane_timing = true;
+	e->lane_timer.done = lane_on_timer;
+	io_timer(e->loop, &e->lane_timer, free_at > now ? free_at - now : 0);
+}
+
+/* A volume that closes asks, for behind the last the engine may go. */
+bool fair_is_at_rest(const struct volume *v)
+{
+	struct engine *e = v->engine;
+
+	e->lane_awaited |= e->lane_timing;
+	return !e->lane_timing;
+}
