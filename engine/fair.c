@@ -23,11 +23,16 @@
 #define FAIR_IO_BASE 3  /* cost of one, to which each block adds 1 */
 /* A volume without a request for so long is not busy. */
 #define FAIR_LINGER (10 * NSEC_PER_MSEC)
-/* A record in the lane that takes longer is not waited for; the longest rest. */
+/* A record in the lane that takes longer is not waited for. */
 #define FAIR_LANE_MAX (100 * NSEC_PER_MSEC)
+/* The longest rest behind one. */
 #define FAIR_REST_MAX (20 * NSEC_PER_MSEC)
 
-static void lane_set(struct engine *e, uint64_t free_at);
+static bool lane_is_free(const struct volume *v);
+static uint64_t lane_tag(const struct volume *v);
+static void lane_wait(struct volume *v);
+static void lane_kick(struct engine *e);
+static void lane_wake(struct engine *e, uint64_t at);
 
 void fair_init(struct engine *e)
 {
@@ -123,7 +128,7 @@ void fair_ask(struct volume *v, struct block_req *req)
 		list_add_tail(&e->asking, &v->asking);
 	v->asked_at = io_now(e->loop);
 	if (!v->is_deep)
-		e->light_at = v->asked_at;
+		e->n_light_asked++;
 	if (!list_empty(&v->busy))
 		return;
 	v->busy_until = v->asked_at + FAIR_LINGER;
@@ -218,11 +223,18 @@ void fair_op_ended(struct volume *v)
 /* ---- I/O with the disk --------------------------------------------------------------------------
  */
 
+/* A large read of a volume that has little to do would be behind a large record with each of its
+ * parts: fewer, then. */
+static uint32_t share_of(const struct volume *v)
+{
+	return !v->is_deep && v->engine->lane_owner ? 2 * FAIR_IO : FAIR_IO;
+}
+
 static bool may_start(struct volume *v, uint32_t under_way, uint32_t blocks)
 {
 	if (v->engine->n_busy <= 1 || under_way == 0)
 		return true;
-	if (under_way + blocks + FAIR_IO_BASE <= FAIR_IO)
+	if (under_way + blocks + FAIR_IO_BASE <= share_of(v))
 		return true;
 	mark_deep(v);
 	return !is_contended(v->engine);
@@ -230,7 +242,7 @@ static bool may_start(struct volume *v, uint32_t under_way, uint32_t blocks)
 
 uint32_t fair_blocks(const struct volume *v, uint32_t most)
 {
-	return is_contended(v->engine) ? FAIR_IO - FAIR_IO_BASE : most;
+	return is_contended(v->engine) ? share_of(v) - FAIR_IO_BASE : most;
 }
 
 bool fair_may_read(struct volume *v)
@@ -261,52 +273,111 @@ bool fair_may_write(struct volume *v, uint32_t blocks)
 		mark_deep(v);
 	if (!may_start(v, v->write_cost, blocks))
 		return false; /* the end of what is under way kicks the volume */
-	if (!is_large(e, blocks) || !e->lane_taken)
+	if (!is_large(e, blocks) || lane_is_free(v))
 		return true;
-	if (list_empty(&v->lane_waiting))
-		list_add_tail(&e->lane_waiting, &v->lane_waiting);
+	lane_wait(v);
 	return false;
 }
 
 void fair_write_started(struct volume *v, struct record *rec, uint32_t blocks)
 {
 	struct engine *e = v->engine;
-	uint64_t now = io_now(e->loop);
 
 	rec->cost = blocks + FAIR_IO_BASE;
 	v->write_cost += rec->cost;
-	if (!is_large(e, blocks) || e->lane_taken)
+	if (!is_large(e, blocks) || e->lane_owner)
 		return;
-	e->lane_taken = true;
+	list_remove(&v->lane_waiting);
 	e->lane_owner = rec;
-	e->lane_since = now;
-	lane_set(e, now + FAIR_LANE_MAX);
+	e->lane_since = io_now(e->loop);
+	e->lane_time = lane_tag(v);
+	e->lane_light = e->n_light_asked;
+}
+
+static bool light_waits(const struct engine *e)
+{
+	list_for_each (&e->lane_waiting, node)
+		if (!list_entry(node, struct volume, lane_waiting)->is_deep)
+			return true;
+	return false;
 }
 
 void fair_write_ended(struct volume *v, const struct record *rec)
 {
 	struct engine *e = v->engine;
 	uint64_t now = io_now(e->loop);
+	uint64_t took = now - e->lane_since;
 	uint64_t rest = 0;
 
 	v->write_cost -= rec->cost;
 	if (e->lane_owner != rec)
 		return;
 	e->lane_owner = NULL;
-	if (e->n_busy > 1 && e->light_at >= e->lane_since && !v->closing)
-		rest = min_u64((now - e->lane_since) / 2, FAIR_REST_MAX);
-	lane_set(e, now + rest);
+	v->lane_tag = e->lane_time + took;
+	/* Next to nothing behind those that are hardly large. */
+	if (e->n_light_asked != e->lane_light || light_waits(e))
+		rest = min_u64(took / 2 * (rec->cost - FAIR_IO) / rec->cost, FAIR_REST_MAX);
+	if (now + rest > e->lane_free_at) {
+		e->lane_free_at = now + rest;
+		e->lane_rest_tag = v->lane_tag - took / 2;
+	}
+	lane_kick(e);
 }
 
 /* ---- The lane -----------------------------------------------------------------------------------
+ *
+ * Volumes share its time: who had least of it is next. Tags are in that time (ns): a volume's next
+ * record begins at the tag where its last one ended, or at the lane's if that is later.
  */
 
-static void lane_free(struct engine *e)
+static uint64_t lane_tag(const struct volume *v)
 {
-	e->lane_taken = false;
-	e->lane_owner = NULL;
+	return max_u64(v->lane_tag, v->engine->lane_time);
+}
+
+/* A rest is not for those who had clearly less than the one that it is behind. */
+static bool lane_is_free(const struct volume *v)
+{
+	const struct engine *e = v->engine;
+
+	return !e->lane_owner &&
+	       (io_now(e->loop) >= e->lane_free_at || lane_tag(v) < e->lane_rest_tag);
+}
+
+static void lane_wait(struct volume *v)
+{
+	struct engine *e = v->engine;
+	struct list *before = e->lane_waiting.prev;
+
+	if (!list_empty(&v->lane_waiting))
+		return;
+	while (before != &e->lane_waiting &&
+	       lane_tag(list_entry(before, struct volume, lane_waiting)) > lane_tag(v))
+		before = before->prev;
+	list_add_head(before, &v->lane_waiting);
+	lane_wake(e, e->lane_owner ? e->lane_since + FAIR_LANE_MAX : e->lane_free_at);
+}
+
+/* All may look again; the first gets it. */
+static void lane_kick(struct engine *e)
+{
 	for (struct list *node; (node = list_pop(&e->lane_waiting));)
 		volume_kick(list_entry(node, struct volume, lane_waiting));
+}
+
+static void lane_on_timer(struct io_op *op)
+{
+	struct engine *e = container_of(op, struct engine, lane_timer);
+	uint64_t now = io_now(e->loop);
+
+	e->lane_timing = false;
+	if (now < e->lane_wake_at && !list_empty(&e->lane_waiting)) {
+		lane_wake(e, e->lane_wake_at);
+		return;
+	}
+	if (e->lane_owner && now >= e->lane_since + FAIR_LANE_MAX)
+		e->lane_owner = NULL;
+	lane_kick(e);
 	if (!e->lane_awaited)
 		return;
 	e->lane_awaited = false;
@@ -314,30 +385,20 @@ static void lane_free(struct engine *e)
 		volume_close_kick(list_entry(each, struct volume, of_engine));
 }
 
-static void lane_on_timer(struct io_op *op)
-{
-	struct engine *e = container_of(op, struct engine, lane_timer);
-
-	e->lane_timing = false;
-	if (io_now(e->loop) >= e->lane_free_at)
-		lane_free(e);
-	else
-		lane_set(e, e->lane_free_at);
-}
-
-/* It is free from `free_at` on. */
-static void lane_set(struct engine *e, uint64_t free_at)
+static void lane_wake(struct engine *e, uint64_t at)
 {
 	uint64_t now = io_now(e->loop);
 
-	e->lane_free_at = free_at;
+	if (e->lane_timing && e->lane_wake_at <= at && e->lane_wake_at > now)
+		return; /* early enough: who waits then waits on */
+	e->lane_wake_at = at;
 	if (e->lane_timing) {
 		io_timer_cancel(e->loop, &e->lane_timer);
 		return;
 	}
 	e->lane_timing = true;
 	e->lane_timer.done = lane_on_timer;
-	io_timer(e->loop, &e->lane_timer, free_at > now ? free_at - now : 0);
+	io_timer(e->loop, &e->lane_timer, at > now ? at - now : 0);
 }
 
 /* A volume that closes asks, for behind the last the engine may go. */
@@ -345,6 +406,10 @@ bool fair_is_at_rest(const struct volume *v)
 {
 	struct engine *e = v->engine;
 
-	e->lane_awaited |= e->lane_timing;
-	return !e->lane_timing;
+	if (!e->lane_timing)
+		return true;
+	e->lane_awaited = true;
+	if (list_empty(&e->lane_waiting))
+		io_timer_cancel(e->loop, &e->lane_timer);
+	return false;
 }

@@ -90,15 +90,18 @@ struct engine {
 	struct list busy;     /* volumes with requests, now or a moment ago */
 	uint32_t n_busy;
 	uint32_t n_deep;       /* of them, those that want more than a share */
-	uint64_t light_at;     /* when one of the others asked last */
+	uint64_t n_light_asked; /* requests of the others, ever */
 	struct io_op next_turn;
 	bool turning;
-	bool lane_taken;           /* by a large record, or the rest behind it */
-	struct record *lane_owner; /* while it is with the disk */
-	struct list lane_waiting;  /* volumes */
+	struct record *lane_owner; /* the large record that is with the disk */
+	struct list lane_waiting;  /* volumes, by lane_tag */
 	uint64_t lane_since;
+	uint64_t lane_light; /* n_light_asked then */
+	uint64_t lane_time;  /* its tag */
 	uint64_t lane_free_at;
+	uint64_t lane_rest_tag; /* for those below it, at once */
 	struct io_op lane_timer;
+	uint64_t lane_wake_at;
 	bool lane_timing;
 	bool lane_awaited; /* its timer, by a volume that closes */
 
@@ -397,6 +400,7 @@ struct volume {
 	struct list starved; /* ops */
 	struct list starving;
 	struct list lane_waiting;
+	uint64_t lane_tag;
 
 	/* Snapshots. */
 	struct list cuts;          /* struct cut */
