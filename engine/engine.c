@@ -101,7 +101,7 @@ int engine_new(struct io_loop *loop, struct store *store, const struct engine_co
 	list_init(&e->openings);
 	list_init(&e->no_overlay);
 	list_init(&e->checkpoint_queue);
-	list_init(&e->leaf_starved);
+	list_init(&e->leaf_starving);
 	list_init(&e->gc_queue);
 	list_init(&e->resizes);
 	list_init(&e->hook.node);
@@ -264,7 +264,7 @@ static void engine_run(struct io_hook *hook)
 
 	if (!list_empty(&e->starving))
 		engine_feed_starved(e);
-	if (!list_empty(&e->leaf_starved))
+	if (!list_empty(&e->leaf_starving))
 		leaf_feed_starved(e);
 	while ((node = list_pop(&e->resizes))) {
 		if (volume_ops_start(list_entry(node, struct volume, resize)))

@@ -50,6 +50,8 @@ void fair_join(struct volume *v)
 	list_init(&v->starved);
 	list_init(&v->starving);
 	list_init(&v->lane_waiting);
+	list_init(&v->leaf_starved);
+	list_init(&v->leaf_starving);
 }
 
 /* ---- Who is busy --------------------------------------------------------------------------------
@@ -89,6 +91,7 @@ void fair_leave(struct volume *v)
 	list_remove(&v->busy);
 	list_remove(&v->asking);
 	list_remove(&v->starving);
+	list_remove(&v->leaf_starving);
 	list_remove(&v->lane_waiting);
 }
 
@@ -145,6 +148,22 @@ static bool may_have(struct pool *pool, uint32_t its)
 bool fair_may_read_io(const struct volume *v)
 {
 	return may_have(v->engine->read_ios, v->n_read_ios);
+}
+
+bool fair_may_load(const struct volume *v)
+{
+	return may_have(v->engine->loads, v->n_loads);
+}
+
+/* Four times what is free: with n that want all of it each has nearly an nth, and there is room for
+ * one more. */
+uint64_t fair_overlay(const struct volume *v)
+{
+	const struct engine *e = v->engine;
+
+	if (e->n_busy <= 1)
+		return UINT64_MAX;
+	return 4 * (e->overlay_limit - min_u64(e->overlay_bytes, e->overlay_limit));
 }
 
 static void on_turn(struct io_op *op)

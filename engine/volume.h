@@ -67,7 +67,7 @@ struct engine {
 	struct map_scratch *scratch;
 	struct list kicked;       /* volumes with something to do */
 	struct list no_record;    /* volumes that wait for a record */
-	struct list leaf_starved; /* waits for a load, or for room in the cache */
+	struct list leaf_starving; /* volumes with waits for a load, or for room in the cache */
 	struct list resizes;      /* volumes whose resize waits for an op */
 	struct list checkpoint_queue; /* volumes whose checkpoint waits for others to end */
 	uint32_t n_checkpoints;       /* under way */
@@ -401,6 +401,9 @@ struct volume {
 	struct list starving;
 	struct list lane_waiting;
 	uint64_t lane_tag;
+	uint32_t n_loads;
+	struct list leaf_starved; /* struct leaf_wait */
+	struct list leaf_starving;
 
 	/* Snapshots. */
 	struct list cuts;          /* struct cut */
@@ -450,6 +453,9 @@ void fair_op_ended(struct volume *v);
 /* Whether the volume may take a read_io, and read with it. When that changes there is a turn. */
 bool fair_may_read_io(const struct volume *v);
 bool fair_may_read(struct volume *v);
+bool fair_may_load(const struct volume *v); /* a page of its map */
+/* Bytes that its overlay may have, that others find room. */
+uint64_t fair_overlay(const struct volume *v);
 void fair_read_started(struct volume *v, uint32_t blocks);
 void fair_read_ended(struct volume *v, uint32_t blocks);
 /* Whether a record that begins with so many blocks may be appended; else the volume is kicked. */

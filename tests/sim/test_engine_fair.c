@@ -51,6 +51,8 @@ struct client {
 static struct world world;
 static struct client clients[VOLUMES_MAX];
 static unsigned n_clients;
+static uint64_t reads_room = DATA;
+static uint64_t map_memory; /* of the next world; 0: the default */
 
 struct call {
 	struct volume_op op;
@@ -104,7 +106,7 @@ static void on_answer(struct block_req *req)
 static void slot_start(struct slot *slot)
 {
 	struct client *c = slot->client;
-	uint64_t room = c->load.op == BLOCK_READ ? DATA : SIZE / 2;
+	uint64_t room = c->load.op == BLOCK_READ ? reads_room : SIZE / 2;
 
 	slot->req.op = c->load.op;
 	slot->req.flags = c->load.flags;
@@ -194,6 +196,7 @@ static void begin(unsigned n)
 
 	world_init(&world, sim_new(11, &options));
 	world.store_config.segment_size = 8 * MiB;
+	world.config.map_memory = map_memory;
 	assert_int_equal(world_begin(&world), 0);
 	n_clients = n;
 	for (unsigned i = 0; i < n; i++) {
@@ -218,6 +221,7 @@ static void end(void)
 			volume_do(volume_close, i, clients[i].volume, NULL);
 	assert_int_equal(world_end(&world), 0);
 	sim_free(world.sim);
+	map_memory = 0;
 }
 
 /* Volume 0 with queue depth 1, alone, and beside `others` with that load. */
@@ -300,6 +304,49 @@ BOTH(seven_write_mib, 7, writes_mib)
 BOTH(one_writes_large, 1, writes_large)
 BOTH(seven_trim, 7, trims)
 
+/* The memory of overlays is all in use, and checkpoints make room for it. */
+static void overlays_are_shared(void **state)
+{
+	(void)state;
+	map_memory = 4 * MiB;
+	keeps_its_share("writes, small memory", &write_one, 1, &writes_128);
+	map_memory = 4 * MiB;
+	keeps_its_share("writes, small memory", &write_one, 7, &writes_128);
+}
+
+/* Every read needs a page of the map that is not in memory. */
+static void map_loads_are_shared(void **state)
+{
+	struct load far = {BLOCK_READ, 0, 4096, 1};
+	struct load far_128 = {BLOCK_READ, 0, 4096, 128};
+	uint64_t alone;
+	uint64_t beside;
+
+	(void)state;
+	map_memory = MiB;
+	begin(2);
+	for (unsigned i = 0; i < 2; i++) {
+		struct load fill = {BLOCK_WRITE, 0, 4096, 128};
+
+		client_start(&clients[i], &fill);
+		measure(&clients[i]);
+		client_stop(&clients[i]);
+		volume_do(volume_checkpoint, i, clients[i].volume, NULL);
+	}
+	reads_room = SIZE / 2;
+	client_start(&clients[0], &far);
+	alone = measure(&clients[0]);
+	client_start(&clients[1], &far_128);
+	beside = measure(&clients[0]);
+	print_message("# cold reads: alone %llu, beside %llu\n", (unsigned long long)alone,
+		      (unsigned long long)beside);
+	assert_true(alone > 100 && beside * 4 >= alone);
+	client_stop(&clients[0]);
+	client_stop(&clients[1]);
+	reads_room = DATA;
+	end();
+}
+
 /* A lone volume is bound by nothing: as many requests are with the disk as it has. */
 static unsigned most_reads;
 
@@ -358,6 +405,8 @@ int main(void)
 	    cmocka_unit_test(one_writes_mib),       cmocka_unit_test(seven_write_mib),
 	    cmocka_unit_test(one_writes_large),     cmocka_unit_test(seven_trim),
 	    cmocka_unit_test(large_requests_count_too),
+	    cmocka_unit_test(overlays_are_shared),
+	    cmocka_unit_test(map_loads_are_shared),
 	    cmocka_unit_test(a_lone_volume_is_not_bound),
 	    cmocka_unit_test(equals_are_not_bound),
 	};
