@@ -5,14 +5,14 @@
  * use.
  *
  * It takes three things. A turn's work is bounded: volumes with requests take turns, each by a
- * quantum. No volume has more I/O with the disk than FAIR_IO: where the disk works on C requests at a
- * time, n volumes with 2C there each let a lone request wait for 2n of its own times, and no more.
- * And a write of up to 1 MiB, which is one record and can't be cut (E3), goes through the lane: one
- * at a time on the loop, and behind it a rest of half its time, which is the others'.
+ * quantum. No volume has more I/O with the disk than FAIR_IO: where the disk works on C requests at
+ * a time, n volumes with 2C there each let a lone request wait for 2n of its own times, and no
+ * more. And a write of up to 1 MiB, which is one record and can't be cut (E3), goes through the
+ * lane: one at a time on the loop, and behind it a rest of half its time, which is the others'.
  *
  * All that only while a volume with little to do is busy beside one with much (is "deep"). A lone
- * volume, or one among its like, is bound by nothing here; nor do the pools end for others: a volume
- * may take one more object only while more are free than it has.
+ * volume, or one among its like, is bound by nothing here; nor do the pools end for others: a
+ * volume may take one more object only while more are free than it has.
  */
 #include "base/check.h"
 #include "base/util.h"

@@ -287,9 +287,9 @@ static void close_finish(struct io_op *io)
 
 static bool is_at_rest(const struct volume *v)
 {
-	return !v->idle_armed && !v->hold_armed && fair_is_at_rest(v) && hydrate_is_at_rest(v) && !gc_is_at_work(v) &&
-	       !v->segments.retrying && !v->segments.lending && !v->segments.free_busy &&
-	       !v->checkpoint;
+	return !v->idle_armed && !v->hold_armed && fair_is_at_rest(v) && hydrate_is_at_rest(v) &&
+	       !gc_is_at_work(v) && !v->segments.retrying && !v->segments.lending &&
+	       !v->segments.free_busy && !v->checkpoint;
 }
 
 void volume_close_kick(struct volume *v)

@@ -65,10 +65,10 @@ struct engine {
 	struct pool *blobs;    /* BLOB_BUFFER: one for each load */
 	struct list map_loads; /* under way */
 	struct map_scratch *scratch;
-	struct list kicked;       /* volumes with something to do */
-	struct list no_record;    /* volumes that wait for a record */
-	struct list leaf_starving; /* volumes with waits for a load, or for room in the cache */
-	struct list resizes;      /* volumes whose resize waits for an op */
+	struct list kicked;           /* volumes with something to do */
+	struct list no_record;        /* volumes that wait for a record */
+	struct list leaf_starving;    /* volumes with waits for a load, or for room in the cache */
+	struct list resizes;          /* volumes whose resize waits for an op */
 	struct list checkpoint_queue; /* volumes whose checkpoint waits for others to end */
 	uint32_t n_checkpoints;       /* under way */
 	struct list openings;         /* those that wait for others to be opened */
@@ -89,7 +89,7 @@ struct engine {
 	struct list starving; /* volumes with ops that wait for their share, or a pooled object */
 	struct list busy;     /* volumes with requests, now or a moment ago */
 	uint32_t n_busy;
-	uint32_t n_deep;       /* of them, those that want more than a share */
+	uint32_t n_deep;        /* of them, those that want more than a share */
 	uint64_t n_light_asked; /* requests of the others, ever */
 	struct io_op next_turn;
 	bool turning;
@@ -392,10 +392,10 @@ struct volume {
 	uint64_t turn_at;    /* io_now of the turn in which `taken` requests were taken up */
 	uint32_t taken;
 	bool is_deep;
-	bool starved_again;  /* by the step under way */
-	uint32_t n_ops;      /* from the pools */
+	bool starved_again; /* by the step under way */
+	uint32_t n_ops;     /* from the pools */
 	uint32_t n_read_ios;
-	uint32_t read_cost;  /* with the disk */
+	uint32_t read_cost; /* with the disk */
 	uint32_t write_cost;
 	struct list starved; /* ops */
 	struct list starving;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Many volumes on one loop: a volume with queue depth 1 keeps at least half of its lone IOPS
- * divided by the number of busy volumes, whatever the others do. Time is the machine's: its disk has
- * a queue, works on eight requests at a time, and serves them as they come.
+ * divided by the number of busy volumes, whatever the others do. Time is the machine's: its disk
+ * has a queue, works on eight requests at a time, and serves them as they come.
  */
 #include "base/mem.h"
 #include "base/util.h"
@@ -174,17 +174,22 @@ static bool is_time(void *arg)
 	return sim_time(world.sim) >= *(uint64_t *)arg;
 }
 
+static void run_for(uint64_t ns)
+{
+	uint64_t until = sim_time(world.sim) + ns;
+
+	assert_int_equal(sim_run_until(world.sim, is_time, &until, STEPS_MAX), SIM_DONE);
+}
+
 /* What the client is answered in the time that is measured. */
 static uint64_t measure(struct client *c)
 {
-	uint64_t until = sim_time(world.sim) + WARM_UP;
 	uint64_t before;
 
-	sim_run_until(world.sim, is_time, &until, STEPS_MAX);
+	run_for(WARM_UP);
 	before = c->answered;
 	c->slowest = 0;
-	until = sim_time(world.sim) + MEASURED;
-	assert_int_equal(sim_run_until(world.sim, is_time, &until, STEPS_MAX), SIM_DONE);
+	run_for(MEASURED);
 	return c->answered - before;
 }
 
@@ -201,16 +206,12 @@ static void begin(unsigned n)
 	n_clients = n;
 	for (unsigned i = 0; i < n; i++) {
 		struct client *c = &clients[i];
-		uint8_t *memory;
-
 		memset(c, 0, sizeof(*c));
 		volume_do(volume_create, i, NULL, NULL);
 		c->volume = volume_do(volume_open, i, NULL, NULL);
 		client_start(c, &fill);
-		memory = c->memory;
 		c->slots->req.offset = 0;
 		client_stop(c);
-		(void)memory;
 	}
 }
 
@@ -240,8 +241,8 @@ static void keeps_its_share(const char *what, const struct load *its, unsigned o
 	beside = measure(&clients[0]);
 	for (unsigned i = 1; i <= others; i++)
 		done += clients[i].answered;
-	print_message("# %s: alone %llu, beside %u others %llu (%.2f of its share), theirs %llu\n", what,
-		      (unsigned long long)alone, others, (unsigned long long)beside,
+	print_message("# %s: alone %llu, beside %u others %llu (%.2f of its share), theirs %llu\n",
+		      what, (unsigned long long)alone, others, (unsigned long long)beside,
 		      (double)beside * (others + 1) / (double)alone, (unsigned long long)done);
 	assert_true(alone > 100);
 	assert_true(done > 0);
@@ -255,6 +256,7 @@ static const struct load read_one = {BLOCK_READ, 0, 4096, 1};
 static const struct load write_one = {BLOCK_WRITE, 0, 4096, 1};
 static const struct load reads_32 = {BLOCK_READ, 0, 4096, 32};
 static const struct load reads_128 = {BLOCK_READ, 0, 4096, 128};
+static const struct load reads_6000 = {BLOCK_READ, 0, 4096, 6000};
 static const struct load reads_mib = {BLOCK_READ, 0, MiB, 8};
 static const struct load reads_large = {BLOCK_READ, 0, DATA, 8};
 static const struct load writes_32 = {BLOCK_WRITE, 0, 4096, 32};
@@ -303,6 +305,7 @@ BOTH(one_writes_mib, 1, writes_mib)
 BOTH(seven_write_mib, 7, writes_mib)
 BOTH(one_writes_large, 1, writes_large)
 BOTH(seven_trim, 7, trims)
+BOTH(one_takes_all_ops, 1, reads_6000)
 
 /* The memory of overlays is all in use, and checkpoints make room for it. */
 static void overlays_are_shared(void **state)
@@ -393,20 +396,135 @@ static void equals_are_not_bound(void **state)
 	end();
 }
 
+static unsigned n_syncs;
+
+static enum sim_fate count_syncs(void *arg, struct sim_disk_op *op)
+{
+	n_syncs += op->kind == SIM_SYNC;
+	return op->kind == SIM_SYNC && arg ? SIM_STALL : SIM_PROCEED;
+}
+
+/* Group commit: those who wait while a sync runs share the next, those of other volumes too. */
+static void flushes_share_a_sync(void **state)
+{
+	struct load writes = {BLOCK_WRITE, BLOCK_FUA, 4096, 32};
+	uint64_t done = 0;
+
+	(void)state;
+	begin(4);
+	n_syncs = 0;
+	sim_disk_hook(world.sim, count_syncs, NULL);
+	for (unsigned i = 0; i < 4; i++)
+		client_start(&clients[i], &writes);
+	measure(&clients[0]);
+	for (unsigned i = 0; i < 4; i++) {
+		done += clients[i].answered;
+		assert_true(clients[i].answered > 32);
+	}
+	print_message("# %llu answers, %u syncs\n", (unsigned long long)done, n_syncs);
+	assert_true(n_syncs * 16 <= done);
+	for (unsigned i = 0; i < 4; i++)
+		client_stop(&clients[i]);
+	end();
+}
+
+/* While a sync takes its time, reads and plain writes go on, of the same volume too. */
+static void a_flush_stalls_nobody(void **state)
+{
+	struct slot flush = {.client = &clients[0], .req = {.op = BLOCK_FLUSH, .done = on_answer}};
+	struct client flusher = {.stopped = true, .in_flight = 1};
+
+	(void)state;
+	begin(2);
+	flush.client = &flusher;
+	client_start(&clients[1], &write_one);
+	measure(&clients[1]);
+	client_stop(&clients[1]);
+	sim_disk_hook(world.sim, count_syncs, &world);
+	n_syncs = 0;
+	block_submit(volume_dev(clients[1].volume), &flush.req);
+	client_start(&clients[0], &write_one);
+	client_start(&clients[1], &read_one);
+	run_for(20 * NSEC_PER_MSEC);
+	assert_true(clients[0].answered > 100 && clients[1].answered > 100);
+	client_stop(&clients[1]);
+	client_start(&clients[1], &write_one);
+	run_for(20 * NSEC_PER_MSEC);
+	assert_true(clients[1].answered > 100);
+	client_stop(&clients[0]);
+	client_stop(&clients[1]);
+	assert_true(n_syncs > 0);
+	assert_int_equal(flusher.in_flight, 1);
+	sim_disk_hook(world.sim, NULL, NULL);
+	sim_release_stalled(world.sim);
+	assert_int_equal(sim_run_until(world.sim, has_ended, &flusher, STEPS_MAX), SIM_DONE);
+	end();
+}
+
+/* A lone reader beside volumes that are made, filled, deleted: no request waits long, and all space
+ * comes back. */
+static void making_and_deleting_disturb_nobody(void **state)
+{
+	struct load fill = {BLOCK_WRITE, 0, 32 * MiB, 2};
+	uint64_t slowest;
+	uint64_t capacity;
+	uint64_t before = 0;
+	uint64_t after;
+
+	(void)state;
+	begin(2);
+	client_start(&clients[0], &read_one);
+	measure(&clients[0]);
+	slowest = clients[0].slowest;
+	for (unsigned round = 0; round < 5; round++) {
+		bool more = true;
+
+		client_start(&clients[1], &fill);
+		measure(&clients[1]);
+		client_stop(&clients[1]);
+		volume_do(volume_close, 1, clients[1].volume, NULL);
+		clients[0].slowest = 0;
+		while (more)
+			volume_do(volume_delete, 1, NULL, &more);
+		world.store->ops->space(world.store, &capacity, &after);
+		assert_true(round == 0 || after == before);
+		before = after;
+		volume_do(volume_create, 1, NULL, NULL);
+		clients[1].volume = volume_do(volume_open, 1, NULL, NULL);
+		print_message("# slowest read: alone %llu ns, beside a deletion %llu ns\n",
+			      (unsigned long long)slowest, (unsigned long long)clients[0].slowest);
+		assert_true(clients[0].slowest < slowest * 5);
+	}
+	client_stop(&clients[0]);
+	end();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(one_reads_at_32),      cmocka_unit_test(one_reads_at_128),
-	    cmocka_unit_test(seven_read_at_128),    cmocka_unit_test(many_read_at_32),
-	    cmocka_unit_test(many_read_at_128),     cmocka_unit_test(one_writes_at_32),
-	    cmocka_unit_test(one_writes_at_128),    cmocka_unit_test(seven_write_at_128),
-	    cmocka_unit_test(many_write_at_128),    cmocka_unit_test(one_reads_mib),
-	    cmocka_unit_test(seven_read_mib),       cmocka_unit_test(one_reads_large),
-	    cmocka_unit_test(one_writes_mib),       cmocka_unit_test(seven_write_mib),
-	    cmocka_unit_test(one_writes_large),     cmocka_unit_test(seven_trim),
+	    cmocka_unit_test(one_reads_at_32),
+	    cmocka_unit_test(one_reads_at_128),
+	    cmocka_unit_test(seven_read_at_128),
+	    cmocka_unit_test(many_read_at_32),
+	    cmocka_unit_test(many_read_at_128),
+	    cmocka_unit_test(one_writes_at_32),
+	    cmocka_unit_test(one_writes_at_128),
+	    cmocka_unit_test(seven_write_at_128),
+	    cmocka_unit_test(many_write_at_128),
+	    cmocka_unit_test(one_reads_mib),
+	    cmocka_unit_test(seven_read_mib),
+	    cmocka_unit_test(one_reads_large),
+	    cmocka_unit_test(one_writes_mib),
+	    cmocka_unit_test(seven_write_mib),
+	    cmocka_unit_test(one_writes_large),
+	    cmocka_unit_test(seven_trim),
 	    cmocka_unit_test(large_requests_count_too),
 	    cmocka_unit_test(overlays_are_shared),
 	    cmocka_unit_test(map_loads_are_shared),
+	    cmocka_unit_test(one_takes_all_ops),
+	    cmocka_unit_test(flushes_share_a_sync),
+	    cmocka_unit_test(a_flush_stalls_nobody),
+	    cmocka_unit_test(making_and_deleting_disturb_nobody),
 	    cmocka_unit_test(a_lone_volume_is_not_bound),
 	    cmocka_unit_test(equals_are_not_bound),
 	};

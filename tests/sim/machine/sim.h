@@ -37,8 +37,8 @@ struct sim_options {
 	uint32_t stall;      /* never completes */
 	uint32_t lose_write; /* completes, and is not there */
 	uint32_t misdirect;  /* lands somewhere else in the file */
-	/* A disk with a queue, first come, first served, in place of latencies by seed: it works on so
-	 * many operations at a time (0: no queue), each takes op_ns, and moves 4 KiB after 4 KiB
+	/* A disk with a queue, first come, first served, in place of latencies by seed: it works on
+	 * so many operations at a time (0: no queue), each takes op_ns, and moves 4 KiB after 4 KiB
 	 * through one pipe. */
 	uint32_t channels; /* at most 64 */
 	uint32_t op_ns;
