@@ -627,7 +627,6 @@ static void swap_start(struct checkpoint *c)
 
 		if (wait->clean)
 			c->sb.flags |= SUPERBLOCK_CLEAN;
-		c->forgets |= pin || wait->detach;
 		if (pin)
 			*pin = (struct superblock_pin){0};
 		if (wait->detach) {
@@ -653,23 +652,14 @@ static void on_swap(struct store_ctl *ctl)
 	if (ctl->error) {
 		volume_fail(v, ctl->error);
 	} else {
-		uint64_t older = v->sb.checkpoint; /* the same at the second swap */
-
-		v->stats.checkpoints += older != c->sb.checkpoint;
+		v->stats.checkpoints++;
 		v->sb = c->sb;
 		v->sb_version++;
 		overlay_free(&v->frozen);
 		if (c->cut)
 			cut_free(c->cut);
 		c->cut = NULL;
-		/* What the other version still pins is not freed yet. */
-		if (!c->forgets || older == c->sb.checkpoint)
-			v->reap_later = segments_reap(v, c->sb.checkpoint, older, c->sb.sequence);
-		/* With it in the other version, too, what is dead can be freed at once. */
-		if ((v->reap_later || c->forgets) && older != c->sb.checkpoint) {
-			superblock_swap(v, &c->sb, on_swap);
-			return;
-		}
+		v->reap_later = segments_reap(v, c->sb.checkpoint, c->sb.sequence);
 	}
 	c->state = CHECKPOINT_END;
 	checkpoint_step(c);
@@ -704,7 +694,7 @@ static void checkpoint_end(struct checkpoint *c)
 	checkpoint_idle_arm(v);
 	if (!error)
 		gc_consider(v);
-	/* Somebody waits for what becomes free one checkpoint later. */
+	/* Somebody waits for what becomes free when its readers have gone. */
 	if (v->reap_later && segments_out_of_space(v, STORE_STREAM_USER))
 		checkpoint_for_space(v);
 	volume_close_kick(v);

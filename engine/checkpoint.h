@@ -62,7 +62,6 @@ struct checkpoint {
 	bool wants_space;    /* a segment for the map, or a buffer */
 	bool turning;        /* `turn` is under way */
 	bool written;        /* all of it: what is in memory is on disk, durable or not */
-	bool forgets;        /* a pin or the base: no version of the superblock may bring it back */
 
 	/* Merging (merge.c): index page by index page, leaf by leaf. */
 	uint32_t at;           /* in sorted: blocks below it are merged */

@@ -7,7 +7,7 @@
  *
  * The superblock goes first: a volume that has lost some of its segments must never be opened. A
  * cut after that leaves segments that are lent to nobody's volume; the next call lists and frees
- * them. With pins it only gets a mark, in both versions, and the segments stay for them.
+ * them. With pins it only gets a mark, and the segments stay for them.
  */
 #include "engine/volume.h"
 
@@ -34,7 +34,6 @@ struct deletion {
 	enum delete_state state;
 	uint64_t position; /* of the list */
 	bool pinned;
-	unsigned marks; /* still to be written: into both versions */
 	struct store_ctl ctl;
 };
 
@@ -90,6 +89,7 @@ static void swap(struct deletion *d)
 static enum delete_state look(struct deletion *d)
 {
 	struct superblock sb;
+	bool marked;
 
 	if (superblock_decode(d->ctl.data, d->ctl.length, d->op->id, &sb) < 0)
 		return DELETE_SWAP;
@@ -98,11 +98,10 @@ static enum delete_state look(struct deletion *d)
 	if (d->op->pins == 0)
 		return DELETE_SWAP;
 	d->pinned = true;
-	/* A cut may have come between the two marks. */
-	d->marks = sb.flags & SUPERBLOCK_DELETED ? 1 : 2;
+	marked = sb.flags & SUPERBLOCK_DELETED;
 	sb.flags |= SUPERBLOCK_DELETED;
 	superblock_encode(d->ctl.data, &sb);
-	return DELETE_SWAP;
+	return marked ? DELETE_END : DELETE_SWAP;
 }
 
 static void delete_step(struct deletion *d)
@@ -129,10 +128,7 @@ static void delete_step(struct deletion *d)
 			swap(d);
 			return;
 		case DELETE_WAIT_SWAP:
-			if (d->pinned && --d->marks > 0)
-				delete_enter(d, DELETE_SWAP);
-			else
-				delete_enter(d, d->pinned ? DELETE_END : DELETE_LIST);
+			delete_enter(d, d->pinned ? DELETE_END : DELETE_LIST);
 			if (d->ctl.error)
 				delete_fail(d, "deleting its superblock");
 			continue;
