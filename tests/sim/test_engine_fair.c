@@ -2,7 +2,7 @@
  *
  * Many volumes on one loop: a volume with queue depth 1 keeps at least half of its lone IOPS
  * divided by the number of busy volumes, whatever the others do. Time is the machine's: its disk
- * has a queue, works on eight requests at a time, and serves them as they come.
+ * has a queue, works on five requests at a time, and serves them as they come.
  */
 #include "base/mem.h"
 #include "base/util.h"
@@ -196,7 +196,7 @@ static uint64_t measure(struct client *c)
 static void begin(unsigned n)
 {
 	struct sim_options options = {
-	    .alignment = 4096, .channels = 8, .op_ns = 80000, .page_ns = 4000};
+	    .alignment = 4096, .channels = 5, .op_ns = 80000, .page_ns = 4000};
 	struct load fill = {BLOCK_WRITE, 0, DATA, 1};
 
 	world_init(&world, sim_new(11, &options));
