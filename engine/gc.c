@@ -673,7 +673,7 @@ bool gc_retract(struct volume *v)
 		if (op->kind != OP_MOVE)
 			continue;
 		list_remove(&op->link);
-		pool_put(v->engine->ops, op);
+		op_put(op);
 		g->next = g->moved;
 		v->moving = false;
 		g->state = GC_MOVE;

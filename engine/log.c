@@ -70,12 +70,23 @@ struct part {
 	uint32_t payload; /* bytes */
 };
 
+/* One of up to 1 MiB is whole (E3). A larger one may be cut smaller, so that others have their turn
+ * in between. */
+static uint32_t write_part(const struct op *op)
+{
+	uint32_t most = op->end - op->first > RECORD_BLOCKS_MAX
+			    ? fair_blocks(op->volume, RECORD_BLOCKS_MAX)
+			    : RECORD_BLOCKS_MAX;
+
+	return (uint32_t)min_u64(op->end - op->next, most);
+}
+
 static void part_size(const struct op *op, struct part *ret_part)
 {
 	*ret_part = (struct part){.runs = 1, .alone = op->kind == OP_SNAPSHOT};
 	switch (op->kind) {
 	case OP_WRITE:
-		ret_part->sums = (uint32_t)min_u64(op->end - op->next, RECORD_BLOCKS_MAX);
+		ret_part->sums = write_part(op);
 		ret_part->payload = ret_part->sums * BLOCK_SIZE;
 		ret_part->entries = ret_part->sums;
 		return;
@@ -122,7 +133,8 @@ static bool part_fits(const struct fill *f, const struct part *part)
 	    h->n_sums + part->sums > RECORD_BLOCKS_MAX ||
 	    f->entries + part->entries > RECORD_ENTRIES_MAX)
 		return false;
-	if (part->alone && h->n_runs > 0)
+	if (h->n_runs > 0 &&
+	    (part->alone || h->n_sums + part->sums > fair_blocks(f->volume, RECORD_BLOCKS_MAX)))
 		return false;
 	return fill_header(f, part->runs, part->sums) + f->payload + part->payload + kept <=
 	       f->room;
@@ -420,12 +432,16 @@ static bool record_begin(struct volume *v)
 	bool is_cut = list_first(&v->write_queue, struct op, link)->kind == OP_SNAPSHOT;
 	struct record *rec;
 	struct fill f;
+	struct part part;
 
 	if (v->failed) {
 		log_fail_queued(v, -EIO);
 		return false;
 	}
 	if ((!is_cut && checkpoint_must_wait(v)) || !checkpoint_make_room(v, is_cut))
+		return false;
+	part_size(list_first(&v->write_queue, struct op, link), &part);
+	if (!fair_may_write(v, part.payload / BLOCK_SIZE))
 		return false;
 	rec = record_get(v);
 	if (!rec)
@@ -446,6 +462,7 @@ static bool record_begin(struct volume *v)
 	record_seal(v, rec, &f);
 	list_add_tail(&v->in_flight, &rec->link);
 	v->n_in_flight++;
+	fair_write_started(v, rec, rec->h.payload_length / BLOCK_SIZE);
 	rec->io.done = record_on_append;
 	store_append(v->store, v->loop, &rec->io, rec->h.segment, rec->h.offset, rec->iov,
 		     (int)rec->n_iov);
@@ -457,6 +474,7 @@ static void record_on_append(struct store_io *io)
 	struct record *rec = container_of(io, struct record, io);
 	struct volume *v = rec->volume;
 
+	fair_write_ended(v, rec);
 	rec->segment->users--;
 	rec->completed = true;
 	rec->error = io->result < 0 ? (int)io->result : 0;

@@ -18,6 +18,20 @@ static void status_step(struct op *op);
 static void read_on_io(struct store_io *store_io);
 static void read_part_done(struct op *op);
 
+static struct read_io *read_io_get(struct volume *v)
+{
+	struct read_io *io = fair_may_read_io(v) ? pool_get(v->engine->read_ios) : NULL;
+
+	v->n_read_ios += io != NULL;
+	return io;
+}
+
+static void read_io_put(struct volume *v, struct read_io *io)
+{
+	v->n_read_ios--;
+	pool_put(v->engine->read_ios, io);
+}
+
 static bool op_is_edges(const struct op *op)
 {
 	return op->kind != OP_READ;
@@ -142,7 +156,7 @@ static int read_one(struct op *op)
 			volume_bad_block(v, op->next, "its map entry leads nowhere");
 			return -EIO;
 		}
-		io = pool_get(v->engine->read_ios);
+		io = fair_may_read(v) ? read_io_get(v) : NULL;
 		if (!io)
 			return -ENOBUFS;
 		read_data(op, io, &e);
@@ -167,7 +181,7 @@ static void read_on_base(struct volume_base_req *req)
 	}
 	if (io->bounce)
 		block_put(v->engine, io->bounce);
-	pool_put(v->engine->read_ios, io);
+	read_io_put(v, io);
 	hydrate_user(v, -1);
 	read_part_done(op);
 }
@@ -205,7 +219,7 @@ static int read_base(struct op *op)
 		volume_bad_block(v, op->next, "its base snapshot is not at hand");
 		return -EIO;
 	}
-	io = pool_get(v->engine->read_ios);
+	io = read_io_get(v);
 	if (!io)
 		return -ENOBUFS;
 	io->op = op;
@@ -234,10 +248,11 @@ static int read_base(struct op *op)
  */
 static uint32_t read_gather(struct op *op, struct read_io *io, const struct entry *e)
 {
+	uint32_t most = fair_blocks(op->volume, READ_IO_BLOCKS);
 	uint32_t n = 1;
 
 	io->sums[0] = e->sum;
-	while (n < READ_IO_BLOCKS && op->next + n < op->end) {
+	while (n < most && op->next + n < op->end) {
 		struct entry more;
 		uint32_t from;
 		uint32_t len;
@@ -279,6 +294,7 @@ static void read_data(struct op *op, struct read_io *io, const struct entry *e)
 	io->segment = segments_find(v, e->segment);
 	CHECK(io->segment);
 	io->segment->users++;
+	fair_read_started(v, io->blocks);
 	op->parts++;
 	op->next = next_block(op, op->next, io->blocks);
 	io->io.done = read_on_io;
@@ -312,6 +328,7 @@ static void read_on_io(struct store_io *store_io)
 	int r = read_verify(v, io);
 
 	io->segment->users--;
+	fair_read_ended(v, io->blocks);
 	if (r < 0 && !op->error)
 		op->error = r;
 	if (io->bounce) {
@@ -319,7 +336,7 @@ static void read_on_io(struct store_io *store_io)
 			memcpy(io->copy_to, io->bounce + io->copy_from, io->copy_len);
 		block_put(v->engine, io->bounce);
 	}
-	pool_put(v->engine->read_ios, io);
+	read_io_put(v, io);
 	read_part_done(op);
 }
 
@@ -382,7 +399,7 @@ static void status_on_base(struct volume_base_req *req)
 	uint32_t n = req->error ? req->blocks : req->n;
 	uint32_t flags = !req->error && req->zero ? BLOCK_EXTENT_HOLE | BLOCK_EXTENT_ZERO : 0;
 
-	pool_put(v->engine->read_ios, io);
+	read_io_put(v, io);
 	hydrate_user(v, -1);
 	if (status_add(op, n, flags)) {
 		op->next += n;
@@ -397,7 +414,7 @@ static void status_on_base(struct volume_base_req *req)
 static bool status_base(struct op *op)
 {
 	struct volume *v = op->volume;
-	struct read_io *io = v->base ? pool_get(v->engine->read_ios) : NULL;
+	struct read_io *io = v->base ? read_io_get(v) : NULL;
 	uint64_t end = min_u64(op->end, op->next + STATUS_LOOKUPS);
 	uint64_t n = 1;
 

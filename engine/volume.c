@@ -38,6 +38,7 @@ struct volume *volume_alloc(struct engine *e, struct id id)
 	list_init(&v->map.pages);
 	v->map.volume = v;
 	list_init(&v->cuts);
+	fair_join(v);
 	list_init(&v->cuts_asked);
 	list_init(&v->views);
 	list_init(&v->views_waiting);
@@ -54,6 +55,7 @@ void volume_free(struct volume *v)
 {
 	if (!v)
 		return;
+	fair_leave(v);
 	v->engine->n_volumes--;
 	list_remove(&v->of_engine);
 	list_remove(&v->no_overlay);
@@ -287,9 +289,9 @@ static void close_finish(struct io_op *io)
 
 static bool is_at_rest(const struct volume *v)
 {
-	return !v->idle_armed && !v->hold_armed && hydrate_is_at_rest(v) && !gc_is_at_work(v) &&
-	       !v->segments.retrying && !v->segments.lending && !v->segments.free_busy &&
-	       !v->checkpoint;
+	return !v->idle_armed && !v->hold_armed && fair_is_at_rest(v) && hydrate_is_at_rest(v) &&
+	       !gc_is_at_work(v) && !v->segments.retrying && !v->segments.lending &&
+	       !v->segments.free_busy && !v->checkpoint;
 }
 
 void volume_close_kick(struct volume *v)
