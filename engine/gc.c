@@ -72,6 +72,7 @@ struct gc {
 	bool resting;     /* `turn` is under way */
 	bool by_timer;    /* a timer that nobody has cancelled */
 	bool broken;      /* something failed: leave the victim */
+	bool whole;       /* its records were found, one after the other to its end */
 
 	/* The unit that is being filled or written. */
 	struct record_header h;
@@ -379,6 +380,7 @@ static void gc_parse(struct gc *g)
 	const struct segment *seg = g->victim;
 	uint32_t at = 0;
 
+	g->whole = true;
 	while (at + RECORD_FIXED <= seg->tail) {
 		struct record_header h;
 
@@ -389,6 +391,7 @@ static void gc_parse(struct gc *g)
 			at += h.header_length + h.payload_length;
 		} else {
 			at += g->engine->store->info.alignment;
+			g->whole = false;
 		}
 	}
 	qsort(g->blocks, g->n_blocks, sizeof(g->blocks[0]), by_lba);
@@ -410,16 +413,13 @@ static void on_leaf(struct leaf_wait *wait, int error)
 static int is_live(struct gc *g, const struct gc_block *b)
 {
 	struct volume *v = g->volume;
-	struct entry e;
+	int r = confirm_is_live(v, g->victim, b->lba, b->from);
 
-	if (b->lba >= block_size(&v->dev) / BLOCK_SIZE)
-		return 0;
-	if (map_get(v, b->lba, &e) == -EAGAIN) {
+	if (r == -EAGAIN) {
 		g->wait.wake = on_leaf;
 		leaf_load(v, b->lba / LEAF_BLOCKS, &g->wait);
-		return -EAGAIN;
 	}
-	return e.state == ENTRY_DATA && e.segment == g->victim->id && e.offset == b->from;
+	return r;
 }
 
 static void unit_add(struct gc *g, uint32_t i)
@@ -647,6 +647,7 @@ static int gc_move(struct gc *g)
 		return 1;
 	if (n == 0) {
 		g->victim->moved_out = true;
+		g->victim->confirmed = g->whole && !g->victim->stuck;
 		g->state = GC_END;
 		return 0;
 	}

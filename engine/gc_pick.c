@@ -100,7 +100,7 @@ bool gc_can_help(const struct volume *v)
 		if (seg->state == SEGMENT_FREEING)
 			return true;
 		if (seg->state != SEGMENT_CLOSED || seg->stream == STORE_STREAM_MAP || seg->stuck ||
-		    is_pinned(v, seg))
+		    seg->doubtful || is_pinned(v, seg))
 			continue;
 		if (seg->moved_out || live_in(v, seg) == 0)
 			return true; /* free in a checkpoint or two */

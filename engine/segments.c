@@ -6,7 +6,8 @@
  * The reuse rule. A segment is freed when the checkpoints in both versions of the superblock refer
  * to nothing in it; when the log in it is older than both, so that no replay needs it; when no
  * pinned root can refer to it; and when nothing reads it. `dead_at` is the first checkpoint that
- * refers to nothing: it is free once the older version holds that one or a later one.
+ * refers to nothing: it is free once the older version holds that one or a later one, and its own
+ * records agree (confirm.c).
  */
 #include "base/check.h"
 #include "base/util.h"
@@ -378,10 +379,12 @@ bool segments_out_of_space(const struct volume *v, enum store_stream stream)
 /* ---- Accounting ---------------------------------------------------------------------------------
  */
 
-static void add_to(uint32_t *counter, int64_t bytes)
+static void add_to(const struct segment *seg, uint32_t *counter, int64_t bytes)
 {
 	int64_t now = (int64_t)*counter + bytes;
 
+	if (now < 0 && seg->doubtful) /* it is known to have drifted */
+		now = 0;
 	CHECK(now >= 0);
 	*counter = (uint32_t)now;
 }
@@ -394,7 +397,7 @@ void segments_live(struct volume *v, uint64_t id, int64_t bytes)
 		volume_fail(v, -EUCLEAN);
 		return;
 	}
-	add_to(&seg->live, bytes);
+	add_to(seg, &seg->live, bytes);
 	segments_mark_dirty(v, seg);
 }
 
@@ -406,8 +409,8 @@ void segments_live_map(struct volume *v, uint64_t id, int64_t bytes, bool own)
 		segments_live(v, id, bytes);
 		return;
 	}
-	add_to(&seg->live, bytes); /* not for the next usage page to say */
-	add_to(&seg->own, bytes);
+	add_to(seg, &seg->live, bytes); /* not for the next usage page to say */
+	add_to(seg, &seg->own, bytes);
 }
 
 void segments_live_active(struct volume *v, uint64_t id, int64_t bytes)
@@ -415,7 +418,7 @@ void segments_live_active(struct volume *v, uint64_t id, int64_t bytes)
 	struct segment *seg = segments_find(v, id);
 
 	CHECK(seg);
-	add_to(&seg->live_active, bytes);
+	add_to(seg, &seg->live_active, bytes);
 }
 
 void segments_freeze(struct volume *v)
@@ -448,7 +451,7 @@ static bool pin_needs(const struct volume *v, const struct segment *seg)
 static bool is_dead(const struct segment *seg, uint64_t sequence)
 {
 	return seg->state == SEGMENT_CLOSED && seg->live == 0 && seg->live_active == 0 &&
-	       seg->pending == 0 && seg->newest <= sequence;
+	       seg->pending == 0 && seg->newest <= sequence && !seg->condemned && !seg->doubtful;
 }
 
 bool segments_reap(struct volume *v, uint64_t number, uint64_t older, uint64_t sequence)
@@ -463,7 +466,7 @@ bool segments_reap(struct volume *v, uint64_t number, uint64_t older, uint64_t s
 		if (seg->dead_at == 0)
 			seg->dead_at = number;
 		if (seg->dead_at <= older && seg->users == 0 && !pin_needs(v, seg))
-			segments_release(v, seg);
+			confirm_condemn(v, seg);
 		else if (!pin_needs(v, seg))
 			later = true;
 	}

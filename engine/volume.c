@@ -25,6 +25,7 @@ struct volume *volume_alloc(struct engine *e, struct id id)
 	list_init(&v->kick);
 	list_init(&v->no_record);
 	list_init(&v->gc_queue);
+	list_init(&v->confirm_queue);
 	list_init(&v->resize);
 	list_init(&v->write_queue);
 	list_init(&v->blocked);
@@ -60,6 +61,7 @@ void volume_free(struct volume *v)
 	list_remove(&v->kick);
 	list_remove(&v->no_record);
 	list_remove(&v->gc_queue);
+	list_remove(&v->confirm_queue);
 	list_remove(&v->checkpoint_queue);
 	map_free(v);
 	overlay_free(&v->active);
@@ -287,7 +289,7 @@ static bool is_at_rest(const struct volume *v)
 {
 	return !v->idle_armed && !v->hold_armed && hydrate_is_at_rest(v) && !gc_is_at_work(v) &&
 	       !v->segments.retrying && !v->segments.lending && !v->segments.free_busy &&
-	       !v->checkpoint;
+	       !v->checkpoint && confirm_is_at_rest(v);
 }
 
 void volume_close_kick(struct volume *v)

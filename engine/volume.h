@@ -13,6 +13,7 @@
  *   checkpoint.c  overlay -> leaves (merge.c) -> superblock
  *   recover.c     open: superblock, map, replay
  *   gc.c          copies what lives out of segments that are nearly dead
+ *   confirm.c     looks into segments once more before they are given back
  *   cut.c         snapshots as points in the log, pins; cut_group.c: of several volumes
  *   view.c        reads pinned roots
  *   hydrate.c     the base snapshot: reading it, copying it in
@@ -81,6 +82,7 @@ struct engine {
 	uint64_t log_bytes;     /* that they would replay */
 	struct list gc_queue;   /* volumes whose garbage is to be collected */
 	struct gc *gc;          /* at work on one of them, or NULL */
+	struct confirm *confirm;
 	struct io_hook hook;
 	struct io_op wake;
 	bool waking;
@@ -111,6 +113,9 @@ struct segment {
 	uint32_t pending;     /* copies in it that no MOVE in the log speaks of yet */
 	bool moved_out;       /* what lived in it was moved: not again */
 	bool stuck;           /* but for what could not be */
+	bool condemned;       /* it may be freed once its records were looked at (confirm.c) */
+	bool confirmed;       /* they were: nothing in it lives */
+	bool doubtful;        /* something does, against its counters: never to be freed */
 	bool kept;            /* lent from the store's last: for records that make room */
 	uint32_t slot;
 	uint64_t newest;  /* sequence of the newest record in it */
@@ -139,6 +144,8 @@ struct segments {
 	bool last_failed;    /* not even from the store's last, until it is asked again */
 	struct store_ctl freeing;
 	bool free_busy;
+	uint32_t n_condemned;
+	uint32_t condemned_from; /* slot at which to look for the next of them */
 	struct io_op retry;
 	bool retrying;
 	bool woken; /* the retry was told to come early */
@@ -315,7 +322,9 @@ struct volume {
 	struct list gc_queue;
 	int64_t gc_credit; /* bytes that may be copied, earned by bytes logged */
 	struct segment *moved_head;
-	uint64_t pending_size; /* newest size in the log */
+	struct list confirm_queue;
+	uint32_t confirmed_closing; /* segments, since it began to close */
+	uint64_t pending_size;      /* newest size in the log */
 
 	/* Log. */
 	struct list write_queue; /* ops that wait for a record */
@@ -547,6 +556,16 @@ void gc_bar(struct volume *v);
 /* What a MOVE brings to a record. Its sums have no payload. */
 uint32_t gc_move_size(const struct gc *gc, uint32_t *ret_sums);
 void gc_move_fill(const struct gc *gc, struct run *runs, uint32_t *sums);
+
+/* confirm.c */
+int confirm_new(struct engine *e); /* 0 or -ENOMEM */
+void confirm_free(struct engine *e);
+/* The reuse rule allows to free it: that follows, unless its own records speak against it. */
+void confirm_condemn(struct volume *v, struct segment *seg);
+/* Whether the map says that the block lives at this place (512-byte units): 1, 0; -EAGAIN: its leaf
+ * must be loaded first. */
+int confirm_is_live(struct volume *v, const struct segment *seg, uint64_t lba, uint32_t offset);
+bool confirm_is_at_rest(const struct volume *v);
 
 /* checkpoint.c */
 /* A checkpoint that covers all that is published now; joins none that is under way, but follows it.
