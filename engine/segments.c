@@ -291,8 +291,8 @@ void segments_want(struct volume *v, enum store_stream stream)
 {
 	struct segments *s = &v->segments;
 
-	if (s->n_spare[stream] * 2 > spares_wanted(v, stream) || s->lending || s->retrying ||
-	    v->failed || needs_no_more(v))
+	if (s->n_spare[stream] * 2 > spares_wanted(v, stream) || s->lending ||
+	    (s->retrying && s->lend_failed[stream]) || v->failed || needs_no_more(v))
 		return;
 	lend_start(v, stream, spares_wanted(v, stream) - s->n_spare[stream],
 		   stream == STORE_STREAM_MAP);
@@ -315,6 +315,8 @@ static void lend_on_retry(struct io_op *op)
 {
 	struct volume *v = container_of(op, struct volume, segments.retry);
 
+	bool by_time = !v->segments.woken;
+
 	v->segments.retrying = false;
 	v->segments.woken = false;
 	v->segments.last_failed = false;
@@ -322,7 +324,9 @@ static void lend_on_retry(struct io_op *op)
 		volume_close_kick(v);
 		return;
 	}
-	checkpoint_for_space(v);
+	if (by_time)
+		checkpoint_for_space(v);
+	gc_watch(v);
 	gc_consider(v);
 	gc_kick(v);
 	segments_want_any(v);
@@ -361,10 +365,10 @@ static void lend_done(struct store_ctl *ctl)
 		s->retry.done = lend_on_retry;
 		io_timer(v->loop, &s->retry, LEND_RETRY);
 	}
-	if (!ctl->error) {
-		segments_want_any(v);
-	}
+	segments_want_any(v); /* another stream may be lent what this one is not */
 	checkpoint_space_kick(v);
+	if (ctl->error == -ENOSPC)
+		gc_watch(v);
 	gc_kick(v);
 	volume_kick(v);
 	volume_close_kick(v); /* last: what starts anew must be seen to be under way */
@@ -511,6 +515,7 @@ static void free_done(struct store_ctl *ctl)
 	struct volume *v = container_of(ctl, struct volume, segments.freeing);
 
 	v->segments.free_busy = false;
+	memset(v->segments.lend_failed, 0, sizeof(v->segments.lend_failed)); /* who knows */
 	for (uint32_t i = 0; i < ctl->n; i++)
 		segments_remove(v, segments_find(v, ctl->segments[i].id));
 	segments_rehash(v);
@@ -519,6 +524,7 @@ static void free_done(struct store_ctl *ctl)
 	if (ctl->error)
 		volume_fail(v, ctl->error);
 	segments_free_kick(v);
+	volume_kick(v);
 	if (v->segments.retrying && !v->segments.woken) {
 		v->segments.woken = true; /* somebody waits for just this */
 		io_timer_cancel(v->loop, &v->segments.retry);

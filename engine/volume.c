@@ -25,6 +25,7 @@ struct volume *volume_alloc(struct engine *e, struct id id)
 	list_init(&v->kick);
 	list_init(&v->no_record);
 	list_init(&v->gc_queue);
+	v->gc_share = 1000;
 	list_init(&v->confirm_queue);
 	list_init(&v->resize);
 	list_init(&v->write_queue);

@@ -42,12 +42,14 @@
 #define RANGE_BLOCKS_MIN  16           /* smaller trims are entries */
 /* The most entries that one record of ours puts into an overlay. */
 #define RECORD_ENTRIES_MAX 512
-#define GC_CREDIT          3             /* bytes that may be copied for each that users log */
-#define OVERLAYS_MIN       (1024 * 1024) /* bytes for the overlays of a loop */
-#define MAP_OUT_MIN        (96 * 1024)   /* a buffer of blobs on their way to the map stream */
-#define MAP_OUT_MAX        (512 * 1024)
-#define MAP_LOADS_MIN      2 /* at a time */
-#define MAP_LOADS_MAX      64
+#define GC_CREDIT          3 /* bytes that may be copied for each that users log */
+#define PACE_DEBT                                                                                  \
+	((int64_t)(2 * MiB))        /* the most that users may have logged ahead of the collector */
+#define OVERLAYS_MIN  (1024 * 1024) /* bytes for the overlays of a loop */
+#define MAP_OUT_MIN   (96 * 1024)   /* a buffer of blobs on their way to the map stream */
+#define MAP_OUT_MAX   (512 * 1024)
+#define MAP_LOADS_MIN 2 /* at a time */
+#define MAP_LOADS_MAX 64
 
 /* ---- The loop's engine --------------------------------------------------------------------------
  */
@@ -321,7 +323,10 @@ struct volume {
 	struct list of_engine;
 	struct list gc_queue;
 	int64_t gc_credit; /* bytes that may be copied, earned by bytes logged */
-	struct segment *moved_head;
+	uint32_t gc_share; /* thousandths of what the collector makes that users may log; 1000: all
+			      they want */
+	int64_t gc_pace;   /* bytes that users may log while the collector is behind */
+	struct segment *moved_heads[2]; /* for blocks that are moved for the first time; again */
 	struct list confirm_queue;
 	uint32_t confirmed_closing; /* segments, since it began to close */
 	uint64_t pending_size;      /* newest size in the log */
@@ -525,8 +530,10 @@ void segments_rehash(struct volume *v); /* after segments_remove */
 
 /* gc_pick.c */
 struct gc_view {
-	uint64_t held; /* bytes of closed segments that could be emptied */
-	uint64_t live; /* of them */
+	uint64_t held;   /* bytes of closed segments that could be emptied */
+	uint64_t live;   /* of them */
+	uint32_t dead;   /* segments that are free after a checkpoint */
+	uint32_t coming; /* those that are being given back */
 	uint64_t best_score;
 	struct segment *best; /* the one to empty first; NULL: none */
 };
@@ -534,6 +541,10 @@ struct gc_view {
 void gc_look(const struct volume *v, struct gc_view *view);
 /* How much too much garbage there is: 0, up to 1000. */
 uint64_t gc_urgency(const struct volume *v, const struct gc_view *view);
+/* Users were lent a segment, or the collector has emptied one: whether there is something to do. */
+void gc_watch(struct volume *v);
+/* The store is so small that each open segment counts. */
+bool gc_is_cramped(const struct volume *v);
 /* More space than it needs itself can be made by copying. */
 bool gc_can_help(const struct volume *v);
 
@@ -545,6 +556,10 @@ void gc_on_moved(struct gc *gc, int error);
 /* A checkpoint is about to begin: a MOVE that has no place in the log yet is taken back, for it was
  * looked up before. False: it has one, or is being looked up. */
 bool gc_retract(struct volume *v);
+/* It is at work here, or will be, and has the space for it. */
+bool gc_is_making_room(const struct volume *v);
+/* What would write to the log waits for the collector, which kicks the volume. */
+bool gc_holds_back(const struct volume *v);
 /* A segment for copies may be there; the volume closes or has failed. */
 void gc_kick(struct volume *v);
 bool gc_is_at_work(const struct volume *v);

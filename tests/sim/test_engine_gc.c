@@ -5,6 +5,7 @@
  *
  * SIM_SEED=123 replays one seed, SIM_SEEDS=5000 runs many (tests/sim/seeds.h).
  */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -253,6 +254,42 @@ static void drifted_counters_free_nothing(void **state)
 	}
 }
 
+/* E6: a store that is filled until nothing fits finds its way back by a trim, again and again. */
+static void a_full_store_takes_trims(void **state)
+{
+	struct seeds seeds = seeds_to_run(1);
+
+	(void)state;
+	for (uint64_t seed = seeds.first; seed <= seeds.last; seed++) {
+		const uint64_t volume = 160 * MiB;
+		struct drill d;
+
+		start(&d, seed, volume, 96 * MiB);
+		for (int round = 0; round < 3; round++) {
+			uint64_t piece = 64 * KiB << sim_below(d.sim, 4);
+			uint64_t at = 0;
+			int error = 0;
+
+			d.errors_ok = true;
+			while (error == 0 && at < volume) {
+				if (!drill_io(&d, 0, BLOCK_WRITE, 0, at, piece, &error))
+					sim_fail(d.sim, "the life ended");
+				at += piece;
+			}
+			d.errors_ok = false;
+			if (error != -ENOSPC || at < 32 * MiB)
+				sim_fail(d.sim, "error %d after %llu MiB", error,
+					 (unsigned long long)(at / MiB));
+			check(&d);
+			if (!drill_io(&d, 0, BLOCK_TRIM, 0, 0, volume, NULL) || !come_to_rest(&d) ||
+			    !drill_io(&d, 0, BLOCK_WRITE, 0, 0, 64 * KiB, NULL))
+				sim_fail(d.sim, "the life ended");
+		}
+		drill_down(&d);
+		drill_free(&d);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -260,6 +297,7 @@ int main(void)
 	    cmocka_unit_test(an_idle_volume_gives_space_back),
 	    cmocka_unit_test(copies_survive_lives),
 	    cmocka_unit_test(many_segments_are_given_back),
+	    cmocka_unit_test(a_full_store_takes_trims),
 	    cmocka_unit_test(drifted_counters_free_nothing),
 	};
 
