@@ -650,21 +650,14 @@ static void on_swap(struct store_ctl *ctl)
 	if (ctl->error) {
 		volume_fail(v, ctl->error);
 	} else {
-		uint64_t older = v->sb.checkpoint; /* the same at the second swap */
-
-		v->stats.checkpoints += older != c->sb.checkpoint;
+		v->stats.checkpoints++;
 		v->sb = c->sb;
 		v->sb_version++;
 		overlay_free(&v->frozen);
 		if (c->cut)
 			cut_free(c->cut);
 		c->cut = NULL;
-		v->reap_later = segments_reap(v, c->sb.checkpoint, older, c->sb.sequence);
-		/* With it in the other version, too, what is dead can be freed at once. */
-		if (v->reap_later && older != c->sb.checkpoint) {
-			superblock_swap(v, &c->sb, on_swap);
-			return;
-		}
+		v->reap_later = segments_reap(v, c->sb.checkpoint, c->sb.sequence);
 	}
 	c->state = CHECKPOINT_END;
 	checkpoint_step(c);
@@ -699,7 +692,7 @@ static void checkpoint_end(struct checkpoint *c)
 	checkpoint_idle_arm(v);
 	if (!error)
 		gc_consider(v);
-	/* Somebody waits for what becomes free one checkpoint later. */
+	/* Somebody waits for what becomes free when its readers have gone. */
 	if (v->reap_later && segments_out_of_space(v, STORE_STREAM_USER))
 		checkpoint_for_space(v);
 	volume_close_kick(v);

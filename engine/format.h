@@ -278,7 +278,7 @@ void root_get_ref(const uint8_t *buf, uint32_t i, uint32_t *ret_number, struct b
 /* ---- The superblock
  * ------------------------------------------------------------------------------
  *
- * One object of the store a volume, swapped whole; the store keeps two versions of it.
+ * One object of the store a volume, swapped whole; the store keeps it twice.
  *  40  u32 feature bits: must understand; 44 u32 read-only without; 48 u32 ignorable; 52 u32 flags
  *  56  u64 size in bytes (the root's; RESIZE records after it count)
  *  64  u32 block size (4096); 68 u16 tree height (3); 70 u16 checksum id (1: CRC32C)

@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Opening a volume: superblock -> map (recover_map.c) -> log (replay.c) -> sync -> the new
- * incarnation in both versions of the superblock -> ready. The sync comes first since what replay
+ * incarnation in the superblock -> ready. The sync comes first since what replay
  * could read may still be in the disk's cache: nothing may be built on it before it is durable.
- * Both versions are swapped before the first append, so that either of them, should the other rot,
- * knows the newest incarnation.
  */
 #include "engine/recover.h"
 
@@ -185,27 +183,23 @@ static void on_sync(struct store_io *io)
 		    open_error(o, (int)io->result, "what its log holds can't be made durable");
 	else
 		o->volume->durable = o->volume->published;
-	o->state = OPENING_SWAP_FIRST;
+	o->state = OPENING_SWAP;
 	opening_step(o);
 }
 
 static int swap_start(struct opening *o)
 {
 	struct volume *v = o->volume;
+	uint64_t last = v->sb.n_ended ? v->sb.ended[v->sb.n_ended - 1].last : v->sb.sequence;
 
-	if (o->state == OPENING_SWAP_FIRST) {
-		uint64_t last =
-		    v->sb.n_ended ? v->sb.ended[v->sb.n_ended - 1].last : v->sb.sequence;
-
-		if (v->published > last) {
-			CHECK(v->sb.n_ended < SUPERBLOCK_ENDED);
-			v->sb.ended[v->sb.n_ended].incarnation = v->sb.incarnation;
-			v->sb.ended[v->sb.n_ended++].last = v->published;
-		}
-		v->sb.incarnation++;
-		v->sb.flags &= ~(uint32_t)SUPERBLOCK_CLEAN;
-		v->incarnation = v->sb.incarnation;
+	if (v->published > last) {
+		CHECK(v->sb.n_ended < SUPERBLOCK_ENDED);
+		v->sb.ended[v->sb.n_ended].incarnation = v->sb.incarnation;
+		v->sb.ended[v->sb.n_ended++].last = v->published;
 	}
+	v->sb.incarnation++;
+	v->sb.flags &= ~(uint32_t)SUPERBLOCK_CLEAN;
+	v->incarnation = v->sb.incarnation;
 	superblock_swap(v, &v->sb, on_swap);
 	return 1;
 }
@@ -218,7 +212,7 @@ static void on_swap(struct store_ctl *ctl)
 	if (ctl->error)
 		o->error = open_error(o, ctl->error, "its superblock can't be written");
 	v->sb_version++;
-	o->state = o->state == OPENING_SWAP_FIRST ? OPENING_SWAP_SECOND : OPENING_CHECKPOINT;
+	o->state = OPENING_CHECKPOINT;
 	opening_step(o);
 }
 
@@ -278,8 +272,7 @@ static void opening_step(struct opening *o)
 		case OPENING_SYNC:
 			r = sync_start(o);
 			break;
-		case OPENING_SWAP_FIRST:
-		case OPENING_SWAP_SECOND:
+		case OPENING_SWAP:
 			r = swap_start(o);
 			break;
 		case OPENING_CHECKPOINT:

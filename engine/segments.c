@@ -3,11 +3,10 @@
  * The segments lent to a volume: spares lent ahead, what lives in each, and when one may be given
  * back.
  *
- * The reuse rule. A segment is freed when the checkpoints in both versions of the superblock refer
- * to nothing in it; when the log in it is older than both, so that no replay needs it; when no
- * pinned root can refer to it; and when nothing reads it. `dead_at` is the first checkpoint that
- * refers to nothing: it is free once the older version holds that one or a later one, and its own
- * records agree (confirm.c).
+ * The reuse rule. A segment is freed when the newest checkpoint, which both copies of the
+ * superblock name, refers to nothing in it; when the log in it is older, so that no replay needs
+ * it; when no pinned root can refer to it; when nothing reads it; and when its own records agree
+ * (confirm.c). `dead_at` is the first checkpoint that refers to nothing.
  */
 #include "base/check.h"
 #include "base/util.h"
@@ -458,7 +457,7 @@ static bool is_dead(const struct segment *seg, uint64_t sequence)
 	       seg->pending == 0 && seg->newest <= sequence && !seg->condemned && !seg->doubtful;
 }
 
-bool segments_reap(struct volume *v, uint64_t number, uint64_t older, uint64_t sequence)
+bool segments_reap(struct volume *v, uint64_t number, uint64_t sequence)
 {
 	bool later = false;
 
@@ -469,9 +468,11 @@ bool segments_reap(struct volume *v, uint64_t number, uint64_t older, uint64_t s
 			continue;
 		if (seg->dead_at == 0)
 			seg->dead_at = number;
-		if (seg->dead_at <= older && seg->users == 0 && !pin_needs(v, seg))
+		if (pin_needs(v, seg))
+			continue;
+		if (seg->users == 0)
 			confirm_condemn(v, seg);
-		else if (!pin_needs(v, seg))
+		else
 			later = true;
 	}
 	segments_free_kick(v);

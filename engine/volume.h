@@ -372,7 +372,7 @@ struct volume {
 	uint64_t last_write; /* io_now */
 	uint32_t holds;      /* of checkpoints */
 	bool moving;         /* a MOVE is on its way into the log: no checkpoint begins */
-	bool reap_later;     /* dead segments wait for one more checkpoint */
+	bool reap_later;     /* dead segments wait for the next checkpoint */
 	struct volume_op *close_op;
 
 	/* Snapshots. */
@@ -518,9 +518,8 @@ void segments_mark_dirty(struct volume *v, struct segment *s);
 /* The freeze: what the active overlay held is now the frozen one's. */
 void segments_freeze(struct volume *v);
 /* After checkpoint `number` (whose sequence is `sequence`) is durable: marks the dead, frees what
- * no durable root, pin or reader needs. `older` is the number in the other version of the
- * superblock. True if some must wait. */
-bool segments_reap(struct volume *v, uint64_t number, uint64_t older, uint64_t sequence);
+ * no durable root, pin or reader needs. True if some must wait for its readers. */
+bool segments_reap(struct volume *v, uint64_t number, uint64_t sequence);
 /* Frees by hand what recovery found to be nobody's. */
 void segments_release(struct volume *v, struct segment *s);
 void segments_free_kick(struct volume *v);

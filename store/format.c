@@ -388,8 +388,9 @@ struct format_pair format_pair_judge(const int errors[2], const struct format_sl
 	other = &slots[!newest];
 	if (errors[!newest] == 0)
 		pair.half = !id_equal(other->name, pair.slot.name) ||
+			    other->version != pair.slot.version ||
 			    slot_is_live(other) != slot_is_live(&pair.slot);
 	else
-		pair.half = untouched[!newest] || pair.state == FORMAT_PAIR_FREE;
+		pair.half = true;
 	return pair;
 }

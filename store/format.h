@@ -129,12 +129,18 @@ struct format_entry {
 };
 
 struct format_table {
-	uint64_t version; /* the greater of two whole copies is the newer; 1 at least */
+	uint64_t version; /* the greater of two whole copies is the newer; 1 at least. A change
+			     gets an odd one in the first copy and the next in the second */
 	struct format_entry entries[FORMAT_ENTRIES_PER_PAGE];
 };
 
 void format_table_encode(const struct format_table *table, struct id store, uint64_t group,
 			 unsigned index, uint8_t page[FORMAT_PAGE]);
+/* The version of the first copy of a change to what is of `version`. */
+static inline uint64_t format_table_first(uint64_t version)
+{
+	return (version + 1) | 1;
+}
 int format_table_decode(const uint8_t page[FORMAT_PAGE], struct id store, uint64_t group,
 			unsigned index, struct format_table *ret_table);
 
@@ -177,7 +183,7 @@ struct format_pair {
 		FORMAT_PAIR_LOST, /* both slots are damaged: what was here is unknown */
 	} state;
 	bool damaged;            /* one slot is neither whole nor untouched */
-	bool half;               /* a creation or deletion reached one slot only */
+	bool half;               /* what is newest is in one slot only */
 	struct format_slot slot; /* the newest whole one; all zeroes when there is none */
 };
 

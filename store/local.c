@@ -157,6 +157,8 @@ static void ctl_return(struct io_msg *msg)
 
 void local_quiet(struct local *l)
 {
+	if (l->opening)
+		open_on_table(l);
 	if (l->closing)
 		close_step(l);
 }

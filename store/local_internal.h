@@ -66,7 +66,7 @@ struct table_page {
 	unsigned index;
 	uint64_t version; /* of the newest durable copy */
 	unsigned newest;  /* which copy that is */
-	uint8_t whole;    /* opening: bit per copy that is whole and of this version */
+	uint64_t other;   /* opening: version of the other copy; 0: it is damaged */
 };
 
 struct group {
@@ -84,13 +84,14 @@ struct page_writer {
 	uint8_t *buffer;
 };
 
-/* A round writes all dirty pages, syncs, completes who waited, and then brings the other copies up
- * to date. */
+/* A round writes all dirty pages and syncs, brings the other copies up to date and syncs, and
+ * completes who waited. */
 enum round_state {
 	ROUND_IDLE,
 	ROUND_WAIT_WRITES,
 	ROUND_WAIT_SYNC,
 	ROUND_WAIT_MIRRORS,
+	ROUND_WAIT_MIRRORS_SYNC,
 };
 
 struct round {
@@ -214,7 +215,7 @@ struct object_io {
 struct object_op {
 	struct list link;
 	struct local *local;
-	struct store_ctl *ctl; /* NULL: mends a half-done creation or deletion */
+	struct store_ctl *ctl; /* NULL: mends a half-done swap */
 	enum object_state state;
 	uint32_t pair;
 	unsigned in_flight;
@@ -358,8 +359,9 @@ static inline struct local *local_of(struct store *store)
 /* local.c */
 extern const struct store_ops local_ops;
 void ctl_finish(struct store_ctl *ctl, int error);
-/* Something in the background came to its end: a close may go on. */
+/* Something in the background came to its end: an open or a close may go on. */
 void local_quiet(struct local *l);
+void open_on_table(struct local *l);
 void local_destroy(struct local *l); /* NULL and half-built are legal */
 void local_find(struct local *l, enum finding_kind kind, uint64_t a, uint64_t b, uint64_t c);
 
@@ -427,7 +429,7 @@ int object_add_segment(struct local *l, uint64_t id, uint32_t generation);
  * segment, plus place in the segment. */
 int object_load_pair(struct local *l, uint32_t number, const uint8_t *bytes,
 		     const bool unreadable[2]);
-void object_mend(struct local *l); /* of half-done creations and deletions, in the background */
+void object_mend(struct local *l); /* of half-done swaps, in the background */
 void object_got_segment(struct local *l, struct segment *segment);
 void object_no_segment(struct local *l, int error);
 void object_get(struct local *l, struct store_ctl *ctl);

@@ -178,13 +178,13 @@ static void take_table(struct local *l, struct table_page *page, unsigned copy,
 		local_find(l, FINDING_TABLE, page->group, page->index, copy);
 		return;
 	}
-	if (table.version == page->version)
-		page->whole |= 1u << copy;
-	if (table.version <= page->version)
+	if (table.version <= page->version) {
+		page->other = table.version;
 		return;
+	}
+	page->other = page->version;
 	page->version = table.version;
 	page->newest = copy;
-	page->whole = (uint8_t)(1u << copy);
 	for (unsigned i = 0; i < FORMAT_ENTRIES_PER_PAGE; i++)
 		segments[i].entry = table.entries[i];
 }
@@ -210,6 +210,13 @@ static int segment_loaded(struct local *l, struct group *g, struct segment *segm
 	return 0;
 }
 
+/* The newest change has reached both copies. */
+static bool is_in_both(const struct table_page *page)
+{
+	return page->other == page->version ||
+	       (page->version % 2 == 0 && page->other == page->version - 1);
+}
+
 int load_settle_tables(struct local *l, const char *path, struct err *err)
 {
 	uint64_t grown = l->n_groups * FORMAT_SEGMENTS;
@@ -221,17 +228,17 @@ int load_settle_tables(struct local *l, const char *path, struct err *err)
 		struct segment *segment = &g->segments[i % FORMAT_SEGMENTS];
 		struct table_page *page = &g->pages[i % FORMAT_SEGMENTS / FORMAT_ENTRIES_PER_PAGE];
 
-		if (i % FORMAT_ENTRIES_PER_PAGE == 0 && page->whole != 3 && page->whole != 0 &&
+		if (i % FORMAT_ENTRIES_PER_PAGE == 0 && page->version && !is_in_both(page) &&
 		    !l->read_only)
 			list_add_tail(&l->dirty, &page->dirty_link);
-		if (page->whole == 0 && !l->read_only)
+		if (!page->version && !l->read_only)
 			return err_set(err, -EUCLEAN,
 				       "store %s: both copies of page %u of the segment table of "
 				       "group %" PRIu64 " are damaged, so it is unknown which "
 				       "volumes the segments there belong to; look at the disk's "
 				       "health, and bring the file back from a copy",
 				       path, page->index, page->group);
-		if (page->whole == 0) {
+		if (!page->version) {
 			segment->place = SEGMENT_UNKNOWN;
 			if (i % FORMAT_ENTRIES_PER_PAGE == 0)
 				local_find(l, FINDING_TABLE_LOST, page->group, page->index, 0);

@@ -5,15 +5,13 @@
  * the version before survives a write that is cut short.
  *
  *   get      START -> WAIT_READ -> END
- *   swap     START -> WAIT_FIRST -> WAIT_FIRST_SYNC -> END
- *   create,  START -> WAIT_FIRST -> WAIT_FIRST_SYNC -> WAIT_SECOND -> WAIT_SECOND_SYNC -> END
- *   delete
+ *   swap     START -> WAIT_FIRST -> WAIT_FIRST_SYNC -> WAIT_SECOND -> WAIT_SECOND_SYNC -> END
  *   mend     START -> WAIT_READ -> WAIT_FIRST -> WAIT_FIRST_SYNC -> END
  *
- * Creating and deleting write both slots, one after the other: when they are done, no slot of what
- * was before is left that damage to the other could bring back. The first write decides. A power
- * cut between the two leaves a "half" pair, which the next opening mends. A deleted object's pair
- * is reused for any name; the numbers go on.
+ * A swap writes both slots, one after the other: when it is done, no slot of what was before is
+ * left that damage to the other could bring back. The first write decides. A power cut between the
+ * two leaves a "half" pair, which the next opening, or the next swap, mends: its first write goes
+ * to the older slot. A deleted object's pair is reused for any name; the numbers go on.
  */
 #include "store/local_object.h"
 #include "base/check.h"
@@ -279,12 +277,6 @@ static bool op_is_swap(const struct object_op *op)
 	return op->ctl && op->ctl->kind == CTL_OBJECT_SWAP;
 }
 
-/* Creations and deletions write both slots. */
-static bool op_is_double(const struct object_op *op)
-{
-	return op_is_swap(op) && (op->ctl->version == 1 || op->ctl->length == 0);
-}
-
 static void op_step(struct object_op *op)
 {
 	for (;;) {
@@ -315,7 +307,7 @@ static void op_step(struct object_op *op)
 			op_sync(op);
 			return;
 		case OBJECT_WAIT_FIRST_SYNC:
-			if (!op_is_double(op)) {
+			if (!op_is_swap(op)) {
 				op->state = OBJECT_END;
 				continue;
 			}
@@ -491,7 +483,8 @@ void object_mend(struct local *l)
 {
 	struct objects *o = &l->objects;
 
-	while (o->n_half > 0 && !list_empty(&o->idle) && !l->closing && !l->control_failed) {
+	while (o->n_half > 0 && !list_empty(&o->idle) && !l->closing && !l->control_failed &&
+	       !l->read_only) {
 		uint32_t number = o->half[--o->n_half];
 
 		/* Under way: a swap just now mends it, too. */

@@ -5,10 +5,11 @@
  *   START -> WAIT_HEAD -+-> TAIL -> WAIT_TAIL -> WAIT_SIZE -> WAIT_SIZE_SYNC -+    (blank: format)
  *                       +-> SETTLE -> WAIT_SETTLED ---------------------------+-> WAIT_SUPER -+
  *                       +-> (read-only) ------------------------------------------------------+
- *                           END <- WAIT_OBJECTS <- WAIT_TABLES <- TABLES <--------------------+
+ *             END <- WAIT_MENDED <- WAIT_OBJECTS <- WAIT_TABLES <- TABLES <--------------------+
  *
  * WAIT_SETTLED is a sync before the first write: the newest copies that a process left when it was
  * killed may so far live in the disk's cache only, and the next change overwrites the other copies.
+ * WAIT_MENDED is for pages of the table that one copy alone knows: nothing is built on them before.
  * Formatting is the first write of the superblock: a power cut before it leaves a blank file, which
  * is formatted again, and one after it a store.
  */
@@ -33,6 +34,7 @@ enum open_state {
 	OPEN_TABLES,
 	OPEN_WAIT_TABLES,
 	OPEN_WAIT_OBJECTS,
+	OPEN_WAIT_MENDED,
 	OPEN_END,
 };
 
@@ -153,6 +155,12 @@ static void open_step(struct opening *o)
 			load_objects(&o->loader, open_on_loaded);
 			return;
 		case OPEN_WAIT_OBJECTS:
+			o->state = OPEN_WAIT_MENDED;
+			table_kick(l);
+			if (!table_is_quiet(l))
+				return;
+			continue;
+		case OPEN_WAIT_MENDED:
 			o->state = OPEN_END;
 			continue;
 		case OPEN_END:
@@ -406,6 +414,12 @@ static void open_on_loaded(struct loader *ld)
 	open_step(o);
 }
 
+void open_on_table(struct local *l)
+{
+	if (l->opening->state == OPEN_WAIT_MENDED)
+		open_step(l->opening);
+}
+
 /* Of what the file system has, too: it may be much smaller than what is possible. */
 static void open_reserve(struct local *l)
 {
@@ -436,7 +450,6 @@ static void open_end(struct opening *o)
 		open->store = &l->store;
 		open_reserve(l);
 		if (!l->read_only) {
-			table_kick(l);
 			space_punch(l);
 			object_mend(l);
 		}

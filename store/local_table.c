@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The segment table: who has which segment. Lending and freeing change memory at once, and are
- * answered when a round has made the change durable:
+ * answered when a round has made the change durable in both copies, so that no answer is lost with
+ * one of them:
  *
- *   IDLE -> WAIT_WRITES -> WAIT_SYNC -> WAIT_MIRRORS -> IDLE
+ *   IDLE -> WAIT_WRITES -> WAIT_SYNC -> WAIT_MIRRORS -> WAIT_MIRRORS_SYNC -> IDLE
  *
- * WAIT_WRITES   every dirty page goes to the copy that does not hold its newest durable version
- * WAIT_SYNC     then the waiters of the round are answered, and what it freed may be lent
- * WAIT_MIRRORS  the other copies follow; they need no sync, since the next change of a page goes to
- *               just that copy again
+ * WAIT_WRITES   every dirty page goes to the copy that does not hold its newest durable version,
+ *               under an odd version
+ * WAIT_MIRRORS  when that is durable, each of them goes to its other copy, under the next version,
+ *               which is even: with what changed meanwhile, too
  *
  * What comes while a round runs waits for the next, together. A freed segment is lent again only
  * when its freeing is durable (T3): a crash before shows it as lent to its old volume, with its old
@@ -34,9 +35,10 @@ static void round_settle(struct local *l);
 static void round_fail(struct local *l);
 static unsigned list_drop(struct list *list);
 static unsigned writers_fill(struct local *l, bool mirror);
-static struct table_page *todo_pop(struct local *l, bool mirror);
 static void writer_on_done(struct io_op *op);
+static void round_sync(struct local *l);
 static void round_on_sync(struct store_io *io);
+static void round_mirror(struct local *l);
 
 /* ---- Set-up -----------------------------------------------------------------------------------
  */
@@ -197,7 +199,8 @@ void table_pump(struct local *l)
 		if (!lend_one(l, ctl))
 			break;
 	}
-	space_punch(l);
+	if (!l->opening)
+		space_punch(l);
 	round_step(l);
 }
 
@@ -477,19 +480,21 @@ static void round_step(struct local *l)
 				continue;
 			}
 			r->state = ROUND_WAIT_SYNC;
-			r->sync.done = round_on_sync;
-			local_sync(&l->store, l->loop, &r->sync);
-			return;
-		case ROUND_WAIT_SYNC:
+			round_sync(l);
 			return;
 		case ROUND_WAIT_MIRRORS:
 			if (writers_fill(l, true) > 0)
 				return;
-			if (r->error)
+			if (r->error) {
 				round_fail(l);
-			list_drop(&r->written);
-			r->state = ROUND_IDLE;
-			continue;
+				continue;
+			}
+			r->state = ROUND_WAIT_MIRRORS_SYNC;
+			round_sync(l);
+			return;
+		case ROUND_WAIT_SYNC:
+		case ROUND_WAIT_MIRRORS_SYNC:
+			return;
 		}
 	}
 }
@@ -523,35 +528,24 @@ static unsigned writers_fill(struct local *l, bool mirror)
 
 	for (unsigned i = 0; i < LOCAL_PAGE_WRITERS && !r->error; i++) {
 		struct page_writer *w = &r->writers[i];
+		struct list *node;
 		uint64_t at;
 
 		if (w->page)
 			continue;
-		w->page = todo_pop(l, mirror);
-		if (!w->page)
+		node = list_pop(&r->todo);
+		if (!node)
 			break;
-		table_encode(l, w->page, w->page->version + !mirror, w->buffer);
+		w->page = list_entry(node, struct table_page, round_link);
+		table_encode(l, w->page,
+			     mirror ? w->page->version + 1 : format_table_first(w->page->version),
+			     w->buffer);
 		at = format_table_offset(l->super.segment_size, w->page->group, !w->page->newest) +
 		     w->page->index * FORMAT_PAGE;
 		r->in_flight++;
 		io_write(l->loop, &w->op, l->file, w->buffer, FORMAT_PAGE, at);
 	}
 	return r->in_flight;
-}
-
-/* A page that has changed again since the sync must not be mirrored: both copies would have one
- * version and different contents. Its next round does it. */
-static struct table_page *todo_pop(struct local *l, bool mirror)
-{
-	struct list *node;
-
-	while ((node = list_pop(&l->round.todo))) {
-		struct table_page *page = list_entry(node, struct table_page, round_link);
-
-		if (!mirror || list_empty(&page->dirty_link))
-			return page;
-	}
-	return NULL;
 }
 
 void table_encode(struct local *l, struct table_page *page, uint64_t version, uint8_t *buffer)
@@ -578,6 +572,12 @@ static void writer_on_done(struct io_op *op)
 	round_step(l);
 }
 
+static void round_sync(struct local *l)
+{
+	l->round.sync.done = round_on_sync;
+	local_sync(&l->store, l->loop, &l->round.sync);
+}
+
 static void round_on_sync(struct store_io *io)
 {
 	struct local *l = container_of(io, struct local, round.sync);
@@ -585,29 +585,42 @@ static void round_on_sync(struct store_io *io)
 	if (io->result < 0) {
 		l->round.error = (int)io->result;
 		round_fail(l);
+	} else if (l->round.state == ROUND_WAIT_SYNC) {
+		round_mirror(l);
+		l->round.state = ROUND_WAIT_MIRRORS;
 	} else {
 		round_settle(l);
-		l->round.state = ROUND_WAIT_MIRRORS;
+		l->round.state = ROUND_IDLE;
 	}
 	table_pump(l);
 }
 
-/* What was written is durable now. */
+/* What was written is durable in one copy now. */
+static void round_mirror(struct local *l)
+{
+	struct round *r = &l->round;
+
+	list_for_each (&r->written, node) {
+		struct table_page *page = list_entry(node, struct table_page, round_link);
+
+		page->version = format_table_first(page->version);
+		page->newest = !page->newest;
+	}
+	list_splice_tail(&r->todo, &r->written);
+}
+
+/* In both. */
 static void round_settle(struct local *l)
 {
 	struct round *r = &l->round;
-	struct list mirrors;
 	struct list *node;
 
-	list_init(&mirrors);
 	while ((node = list_pop(&r->written))) {
 		struct table_page *page = list_entry(node, struct table_page, round_link);
 
 		page->version++;
 		page->newest = !page->newest;
-		list_add_tail(&mirrors, &page->round_link);
 	}
-	list_splice_tail(&r->todo, &mirrors);
 	while ((node = list_pop(&l->freeing))) {
 		l->n_freeing--;
 		table_place_free(l, list_entry(node, struct segment, link));

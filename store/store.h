@@ -10,12 +10,11 @@
  * every `done` runs on the loop that the caller named.
  *
  * Promises:
- *  T1  A segment is listed durably as lent to its volume, and has its space below, before `lend`
- *      completes. No segment is lent twice.
+ *  T1  A segment is listed durably, in two copies, as lent to its volume, and has its space below,
+ *      before `lend` completes. No segment is lent twice.
  *
  *  T2  An object's swap is atomic: after a power cut it is the old or the new version, whole. Done
- *      means durable. One damaged copy costs at most the newest version: get then gives the one
- *      before, and says so.
+ *      means durable, in two copies: one that is damaged, or can't be read, costs nothing.
  *
  *  T3  A freed segment is lent again only after it was freed, with a higher generation. What it
  *      holds then is anything: the log finds its own records by volume, incarnation, generation
@@ -93,8 +92,7 @@ struct store_ctl {
 	 * -ESTALE. */
 	uint64_t version;
 	uint32_t length; /* 0 with swap: delete */
-	bool degraded;   /* get: one of the two copies is damaged; with it the newest version may be
-			    lost */
+	bool degraded;   /* get: one of the two copies is damaged; the next swap mends it */
 	uint8_t data[STORE_OBJECT_MAX];
 
 	/* The store's own. */

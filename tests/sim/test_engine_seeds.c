@@ -191,9 +191,17 @@ static bool all_well(const struct drill *d)
 	return true;
 }
 
-/* All requests have ended; reads work, whatever has failed, and tell the truth. */
+static bool nothing_is_written(void *arg)
+{
+	return sim_disk_in_flight(arg, SIM_WRITE | SIM_SYNC) == 0;
+}
+
+/* All requests have ended; reads work, whatever has failed, and tell the truth. What is under way
+ * behind them may have been chosen to fail, and counters mean nothing after that. */
 static bool settle(struct drill *d)
 {
+	if (sim_run_until(d->sim, nothing_is_written, d->sim, UINT64_MAX) == SIM_DEAD)
+		return false;
 	for (unsigned i = 0; i < d->n_volumes; i++) {
 		if (!drill_rest(d, i) || !drill_verify_live(d, i))
 			return false;

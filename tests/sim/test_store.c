@@ -325,6 +325,58 @@ static void random_lives_on_a_device(void **state)
 		many_lives(seed, &options);
 }
 
+/* ---- One copy -------------------------------------------------------------------------- */
+
+/* Everything that exists twice, but for the superblock. */
+static enum sim_fate fail_reads_of_copy(void *arg, struct sim_disk_op *op)
+{
+	unsigned copy = *(unsigned *)arg;
+
+	if (op->kind != SIM_READ || op->offset < format_group_offset(SEGMENT, 0))
+		return SIM_PROCEED;
+	for (uint64_t g = 0; g < SEGMENTS / FORMAT_SEGMENTS + 1; g++) {
+		uint64_t table = format_table_offset(SEGMENT, g, 0);
+
+		if (op->offset >= table && op->offset < table + 2 * FORMAT_TABLE_DISTANCE)
+			return (op->offset - table) / FORMAT_TABLE_DISTANCE == copy ? SIM_FAIL
+										    : SIM_PROCEED;
+	}
+	/* Objects, in one go and then slot by slot. */
+	if (op->len > FORMAT_PAGE)
+		return SIM_FAIL;
+	return op->offset / FORMAT_PAGE % 2 == copy ? SIM_FAIL : SIM_PROCEED;
+}
+
+/* T1, T2, T3: whatever was answered is known by both copies: either of them alone serves, though
+ * the power went right behind the answer. */
+static void one_copy_is_enough(void **state)
+{
+	struct seeds seeds = seeds_to_run(40);
+
+	(void)state;
+	for (uint64_t seed = seeds.first; seed <= seeds.last; seed++) {
+		struct rig *r = rig_new(seed, NULL);
+
+		assert_true(rig_open(r));
+		r->m.damaged = true;
+		for (unsigned life = 0; life < 4; life++) {
+			unsigned copy = (unsigned)sim_below(r->sim, 2);
+
+			live(r);
+			if (r->opened)
+				sim_cut(r->sim);
+			rig_reboot(r);
+			sim_disk_hook(r->sim, fail_reads_of_copy, &copy);
+			assert_true(rig_open(r));
+			sim_disk_hook(r->sim, NULL, NULL);
+			rig_check(r);
+		}
+		assert_true(rig_close(r));
+		rig_recover(r);
+		rig_free(r);
+	}
+}
+
 /* One seed is one run: the store brings in no chance of its own. */
 static void same_seed_same_run(void **state)
 {
@@ -355,6 +407,7 @@ int main(void)
 	    cmocka_unit_test(reopen_cut_anywhere),
 	    cmocka_unit_test(random_lives_keep_promises),
 	    cmocka_unit_test(random_lives_on_a_device),
+	    cmocka_unit_test(one_copy_is_enough),
 	    cmocka_unit_test(same_seed_same_run),
 	};
 

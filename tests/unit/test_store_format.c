@@ -406,13 +406,19 @@ static void pair_judgements(void **state)
 	     false,
 	     2},
 	    {{0, 0},
-	     {slot_of(1, 1, 2, false), slot_of(1, 2, 3, false)},
+	     {slot_of(1, 2, 4, false), slot_of(1, 2, 3, false)},
 	     FORMAT_PAIR_LIVE,
 	     false,
 	     false,
+	     4},
+	    /* a swap that reached one slot; or whose first write was torn, or a slot has rotted */
+	    {{0, 0},
+	     {slot_of(1, 1, 2, false), slot_of(1, 2, 3, false)},
+	     FORMAT_PAIR_LIVE,
+	     false,
+	     true,
 	     3},
-	    /* the newest is damaged: the one before */
-	    {{0, -EUCLEAN}, {slot_of(1, 1, 2, false), none}, FORMAT_PAIR_LIVE, true, false, 2},
+	    {{0, -EUCLEAN}, {slot_of(1, 1, 2, false), none}, FORMAT_PAIR_LIVE, true, true, 2},
 	    /* a deletion that reached one slot; both; one, and the other was torn */
 	    {{0, 0},
 	     {slot_of(1, 3, 4, true), slot_of(1, 2, 3, false)},
