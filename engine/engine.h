@@ -46,6 +46,10 @@ struct engine_config {
 					0: default */
 	/* Told of each block that can't be read as it was written; on the loop. May be NULL. */
 	void (*bad_block)(void *arg, struct id volume, uint64_t lba, const char *why);
+	/* Told of each segment that its counters called dead while the map says that block `lba`
+	 * lives in it: it is not given back, the volume is impaired. With bad_block_arg; may be
+	 * NULL. */
+	void (*doubtful)(void *arg, struct id volume, uint64_t segment, uint64_t lba);
 	void *bad_block_arg;
 };
 int engine_new(struct io_loop *loop, struct store *store, const struct engine_config *config,
@@ -73,6 +77,7 @@ struct volume_stats {
 	uint64_t records;        /* appended since open */
 	uint64_t syncs;          /* since open */
 	uint64_t bad_reads;      /* blocks that failed their checksum, since open */
+	uint64_t doubtful;       /* segments that were counted as dead and are not, since open */
 	uint64_t replayed;       /* records that open replayed */
 	uint64_t overlay_blocks; /* changed since the last checkpoint */
 	uint64_t written_bytes;  /* of it what users wrote, whole blocks, since open */

@@ -25,6 +25,8 @@ struct volume *volume_alloc(struct engine *e, struct id id)
 	list_init(&v->kick);
 	list_init(&v->no_record);
 	list_init(&v->gc_queue);
+	v->gc_share = 1000;
+	list_init(&v->confirm_queue);
 	list_init(&v->resize);
 	list_init(&v->write_queue);
 	list_init(&v->blocked);
@@ -62,6 +64,7 @@ void volume_free(struct volume *v)
 	list_remove(&v->kick);
 	list_remove(&v->no_record);
 	list_remove(&v->gc_queue);
+	list_remove(&v->confirm_queue);
 	list_remove(&v->checkpoint_queue);
 	map_free(v);
 	overlay_free(&v->active);
@@ -291,7 +294,7 @@ static bool is_at_rest(const struct volume *v)
 {
 	return !v->idle_armed && !v->hold_armed && fair_is_at_rest(v) && hydrate_is_at_rest(v) &&
 	       !gc_is_at_work(v) && !v->segments.retrying && !v->segments.lending &&
-	       !v->segments.free_busy && !v->checkpoint;
+	       !v->segments.free_busy && !v->checkpoint && confirm_is_at_rest(v);
 }
 
 void volume_close_kick(struct volume *v)

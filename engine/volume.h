@@ -14,6 +14,7 @@
  *   checkpoint.c  overlay -> leaves (merge.c) -> superblock
  *   recover.c     open: superblock, map, replay
  *   gc.c          copies what lives out of segments that are nearly dead
+ *   confirm.c     looks into segments once more before they are given back
  *   cut.c         snapshots as points in the log, pins; cut_group.c: of several volumes
  *   view.c        reads pinned roots
  *   hydrate.c     the base snapshot: reading it, copying it in
@@ -44,12 +45,14 @@
 #define RANGE_BLOCKS_MIN  16           /* smaller trims are entries */
 /* The most entries that one record of ours puts into an overlay. */
 #define RECORD_ENTRIES_MAX 512
-#define GC_CREDIT          3             /* bytes that may be copied for each that users log */
-#define OVERLAYS_MIN       (1024 * 1024) /* bytes for the overlays of a loop */
-#define MAP_OUT_MIN        (96 * 1024)   /* a buffer of blobs on their way to the map stream */
-#define MAP_OUT_MAX        (512 * 1024)
-#define MAP_LOADS_MIN      2 /* at a time */
-#define MAP_LOADS_MAX      64
+#define GC_CREDIT          3 /* bytes that may be copied for each that users log */
+#define PACE_DEBT                                                                                  \
+	((int64_t)(2 * MiB))        /* the most that users may have logged ahead of the collector */
+#define OVERLAYS_MIN  (1024 * 1024) /* bytes for the overlays of a loop */
+#define MAP_OUT_MIN   (96 * 1024)   /* a buffer of blobs on their way to the map stream */
+#define MAP_OUT_MAX   (512 * 1024)
+#define MAP_LOADS_MIN 2 /* at a time */
+#define MAP_LOADS_MAX 64
 
 /* ---- The loop's engine --------------------------------------------------------------------------
  */
@@ -82,6 +85,7 @@ struct engine {
 	uint64_t log_bytes;     /* that they would replay */
 	struct list gc_queue;   /* volumes whose garbage is to be collected */
 	struct gc *gc;          /* at work on one of them, or NULL */
+	struct confirm *confirm;
 	struct io_hook hook;
 	struct io_op wake;
 	bool waking;
@@ -105,6 +109,7 @@ struct engine {
 	struct io_op lane_timer;
 	uint64_t lane_wake_at;
 	bool lane_timing;
+	bool lane_hurried; /* its timer was cancelled */
 	bool lane_awaited; /* its timer, by a volume that closes */
 
 	bool short_of_ops; /* somebody waits for an op */
@@ -134,6 +139,9 @@ struct segment {
 	uint32_t pending;     /* copies in it that no MOVE in the log speaks of yet */
 	bool moved_out;       /* what lived in it was moved: not again */
 	bool stuck;           /* but for what could not be */
+	bool condemned;       /* it may be freed once its records were looked at (confirm.c) */
+	bool confirmed;       /* they were: nothing in it lives */
+	bool doubtful;        /* something does, against its counters: never to be freed */
 	bool kept;            /* lent from the store's last: for records that make room */
 	uint32_t slot;
 	uint64_t newest;  /* sequence of the newest record in it */
@@ -162,6 +170,8 @@ struct segments {
 	bool last_failed;    /* not even from the store's last, until it is asked again */
 	struct store_ctl freeing;
 	bool free_busy;
+	uint32_t n_condemned;
+	uint32_t condemned_from; /* slot at which to look for the next of them */
 	struct io_op retry;
 	bool retrying;
 	bool woken; /* the retry was told to come early */
@@ -344,8 +354,13 @@ struct volume {
 	struct list of_engine;
 	struct list gc_queue;
 	int64_t gc_credit; /* bytes that may be copied, earned by bytes logged */
-	struct segment *moved_head;
-	uint64_t pending_size; /* newest size in the log */
+	uint32_t gc_share; /* thousandths of what the collector makes that users may log; 1000: all
+			      they want */
+	int64_t gc_pace;   /* bytes that users may log while the collector is behind */
+	struct segment *moved_heads[2]; /* for blocks that are moved for the first time; again */
+	struct list confirm_queue;
+	uint32_t confirmed_closing; /* segments, since it began to close */
+	uint64_t pending_size;      /* newest size in the log */
 
 	/* Log. */
 	struct list write_queue; /* ops that wait for a record */
@@ -618,8 +633,10 @@ void segments_rehash(struct volume *v); /* after segments_remove */
 
 /* gc_pick.c */
 struct gc_view {
-	uint64_t held; /* bytes of closed segments that could be emptied */
-	uint64_t live; /* of them */
+	uint64_t held;   /* bytes of closed segments that could be emptied */
+	uint64_t live;   /* of them */
+	uint32_t dead;   /* segments that are free after a checkpoint */
+	uint32_t coming; /* those that are being given back */
 	uint64_t best_score;
 	struct segment *best; /* the one to empty first; NULL: none */
 };
@@ -627,6 +644,10 @@ struct gc_view {
 void gc_look(const struct volume *v, struct gc_view *view);
 /* How much too much garbage there is: 0, up to 1000. */
 uint64_t gc_urgency(const struct volume *v, const struct gc_view *view);
+/* Users were lent a segment, or the collector has emptied one: whether there is something to do. */
+void gc_watch(struct volume *v);
+/* The store is so small that each open segment counts. */
+bool gc_is_cramped(const struct volume *v);
 /* More space than it needs itself can be made by copying. */
 bool gc_can_help(const struct volume *v);
 
@@ -638,6 +659,10 @@ void gc_on_moved(struct gc *gc, int error);
 /* A checkpoint is about to begin: a MOVE that has no place in the log yet is taken back, for it was
  * looked up before. False: it has one, or is being looked up. */
 bool gc_retract(struct volume *v);
+/* It is at work here, or will be, and has the space for it. */
+bool gc_is_making_room(const struct volume *v);
+/* What would write to the log waits for the collector, which kicks the volume. */
+bool gc_holds_back(const struct volume *v);
 /* A segment for copies may be there; the volume closes or has failed. */
 void gc_kick(struct volume *v);
 bool gc_is_at_work(const struct volume *v);
@@ -649,6 +674,16 @@ void gc_bar(struct volume *v);
 /* What a MOVE brings to a record. Its sums have no payload. */
 uint32_t gc_move_size(const struct gc *gc, uint32_t *ret_sums);
 void gc_move_fill(const struct gc *gc, struct run *runs, uint32_t *sums);
+
+/* confirm.c */
+int confirm_new(struct engine *e); /* 0 or -ENOMEM */
+void confirm_free(struct engine *e);
+/* The reuse rule allows to free it: that follows, unless its own records speak against it. */
+void confirm_condemn(struct volume *v, struct segment *seg);
+/* Whether the map says that the block lives at this place (512-byte units): 1, 0; -EAGAIN: its leaf
+ * must be loaded first. */
+int confirm_is_live(struct volume *v, const struct segment *seg, uint64_t lba, uint32_t offset);
+bool confirm_is_at_rest(const struct volume *v);
 
 /* checkpoint.c */
 /* A checkpoint that covers all that is published now; joins none that is under way, but follows it.
