@@ -130,7 +130,8 @@ struct volume_op {
 	void *arg;
 	uint64_t n_wrong;
 	bool counters_only; /* check: do not read the stored blocks */
-	uint64_t rate;      /* scrub: bytes read a second; 0: the default */
+	bool in_use;   /* check: others write meanwhile; counters only. -EAGAIN: it was too busy */
+	uint64_t rate; /* scrub: bytes read a second; 0: the default */
 
 	/* Snapshots and views, below. */
 	struct id snapshot; /* snapshot, unpin, view_open: its id. create: the base; all 0: none */

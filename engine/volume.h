@@ -402,6 +402,7 @@ struct volume {
 	bool idle_armed;
 	uint64_t last_write; /* io_now */
 	uint32_t holds;      /* of checkpoints */
+	uint32_t n_walks;    /* checks under way */
 	bool moving;         /* a MOVE is on its way into the log: no checkpoint begins */
 	bool reap_later;     /* dead segments wait for the next checkpoint */
 	struct volume_op *close_op;
@@ -696,6 +697,7 @@ void checkpoint_hold(struct volume *v);
 void checkpoint_release(struct volume *v);
 /* What kept checkpoints from beginning is over. */
 void checkpoint_resume(struct volume *v);
+bool checkpoint_is_due(const struct volume *v);    /* by what was changed since the last */
 bool checkpoint_must_wait(const struct volume *v); /* writes wait: the overlay is too far ahead */
 /* Makes sure that publishing what is in flight, and one more record, can't fail, within the memory
  * that the overlays of a loop may take, or beyond it if it `must`. False: that must wait for a
