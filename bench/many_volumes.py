@@ -27,8 +27,8 @@ LOADS = (
     ("1 MiB writes, QD8", ("--pattern", "write", "--block-size", "1MiB", "--depth", "8")),
 )
 ONE = (("reads", "randread"), ("writes", "randwrite"))
-COLUMNS = ("others", "one", "busy", "busy_of_loop", "alone_iops", "beside_iops", "share", "p50_us",
-           "p99_us", "others_iops", "error")
+COLUMNS = ("others", "one", "busy", "busy_of_loop", "alone_iops", "beside_iops", "share",
+           "share_of_all", "p50_us", "p99_us", "error")
 GOAL = 0.5
 
 
@@ -124,6 +124,7 @@ class Many(own.Bench):
                 raise clients.ClientError("another's load ended: " + dead[0].stderr.read().strip())
             row.update({"alone_iops": alone["iops"], "beside_iops": beside["iops"],
                         "share": beside["iops"] * per_loop / alone["iops"],
+                        "share_of_all": beside["iops"] * busy / alone["iops"],
                         "p50_us": beside["latency_us"]["p50"],
                         "p99_us": beside["latency_us"]["p99"]})
             run.say(f"{kind} at queue depth 1 beside {busy - 1} with {name}: "
@@ -147,13 +148,14 @@ class Many(own.Bench):
 
     # ---- Making and deleting ----
 
-    def churn(self, until):
-        """Makes volumes of 64 TiB, and deletes them again; deletes those that hold data, too."""
+    def churn(self, until, pause):
+        """Makes volumes of 64 TiB, and deletes them again."""
         made = 0
         spare = []
         while time.monotonic() < until:
             spare.append(self.daemon.create(64 * TIB))
             made += 1
+            time.sleep(pause)
             if len(spare) > 4:
                 self.daemon.ask("DELETE", f"/volumes/{spare.pop(0)}")
         for volume in spare:
@@ -166,10 +168,11 @@ class Many(own.Bench):
         size = 8 * GIB if not self.opt.quick else 256 * own.MIB
         large, export = self.daemon.volume(size)
         self.fill(export, size)
-        self.detach(large)
+        self.daemon.ask("DELETE", f"/volumes/{large}/attachments")
         quiet = self.one("randread")
         rows.append(("nothing", quiet))
-        for what in ("volumes of 64 TiB made and deleted",
+        for what in ("volumes of 64 TiB made and deleted at leisure",
+                     "volumes of 64 TiB made and deleted as fast as it goes",
                      f"a volume with {own.size_text(size)} of data deleted"):
             reader = subprocess.Popen(
                 self.command(self.exports[0], "--pattern", "randread", "--depth", "1", "--runtime",
@@ -179,7 +182,8 @@ class Many(own.Bench):
             self.others.append(reader)
             begin = time.monotonic()
             if what.startswith("volumes"):
-                made = self.churn(begin + 0.2 + self.opt.seconds)
+                made = self.churn(begin + 0.2 + self.opt.seconds,
+                                  0.05 if what.endswith("leisure") else 0)
                 what += f", {made / self.opt.seconds:.0f} a second"
             else:
                 time.sleep(0.3)
@@ -283,13 +287,15 @@ class Many(own.Bench):
                "the busy volumes on its loop, and the clients of all run on the same cores:", ""]
         out += own.markdown(
             ("one", "others", "busy", "on its loop", "alone IOPS", "beside IOPS", "of its share",
-             "p99 us"),
+             "by all busy", "p99 us"),
             [(r["one"], r["others"], str(r["busy"]), str(r["busy_of_loop"]),
               table.number(r["alone_iops"]), table.number(r["beside_iops"]),
-              table.number(r["share"], 2), table.number(r["p99_us"])) for r in rows])
+              table.number(r["share"], 2), table.number(r["share_of_all"], 2),
+              table.number(r["p99_us"])) for r in rows])
         worst = min(r["share"] for r in rows)
         return out + ["", f"Goal: {GOAL} of its share: {worst:.2f} at least, "
-                      f"{'reached' if worst >= GOAL else 'not reached'}."]
+                      f"{'reached' if worst >= GOAL else 'not reached'}; by all that are busy on the "
+                      f"disk, on whatever loop: {min(r['share_of_all'] for r in rows):.2f}."]
 
 
 if __name__ == "__main__":

@@ -31,9 +31,9 @@ def options():
     p.add_argument("--depth", default=32, type=int, help="requests in flight")
     opt = p.parse_args()
     if opt.quick:
-        opt.size, opt.seconds = 2 << 30, 2
-    if opt.size % (RATIO * 4 * own.MIB):
-        p.error("the size is a multiple of 2GiB: a thread's map has at least 4 MiB")
+        opt.size, opt.seconds = 4 << 30, 2
+    if opt.size < RATIO * 8 * own.MIB:
+        p.error("the size is at least 4GiB: a map has at least 8 MiB")
     return opt
 
 

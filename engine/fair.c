@@ -23,7 +23,7 @@
 #define FAIR_QUANTUM  8  /* requests of a turn */
 #define FAIR_IO       32 /* cost of a volume's reads with the disk, and of its records */
 #define FAIR_IO_LEAST 8  /* of it, where many loops share the disk */
-#define FAIR_IO_BASE  3  /* cost of one, to which each block adds 1 */
+#define FAIR_IO_BASE  4  /* cost of one, to which each block adds 1 */
 /* A volume without a request for so long is not busy. */
 #define FAIR_LINGER (10 * NSEC_PER_MSEC)
 /* A record in the lane that takes longer is not waited for. */
@@ -305,7 +305,7 @@ static bool may_start(struct volume *v, uint32_t under_way, uint32_t blocks)
 
 uint32_t fair_blocks(const struct volume *v, uint32_t most)
 {
-	return is_contended(v->engine) ? share_of(v) - FAIR_IO_BASE : most;
+	return is_contended(v->engine) ? share_with_loops(v) - FAIR_IO_BASE : most;
 }
 
 bool fair_may_read(struct volume *v)
@@ -379,7 +379,8 @@ void fair_write_ended(struct volume *v, const struct record *rec)
 	v->lane_tag = e->lane_time + took;
 	/* Next to nothing behind those that are hardly large. */
 	if (e->n_light_asked != e->lane_light || e->others_light > 0 || light_waits(e))
-		rest = min_u64(took / 2 * (rec->cost - FAIR_IO) / rec->cost, FAIR_REST_MAX);
+		rest = min_u64(took * e->busy_loops / 2 * (rec->cost - FAIR_IO) / rec->cost,
+			       FAIR_REST_MAX);
 	if (now + rest > e->lane_free_at) {
 		e->lane_free_at = now + rest;
 		e->lane_rest_tag = v->lane_tag - took / 2;
