@@ -25,7 +25,7 @@ MIB = 1024 * 1024
 SEGMENT = 8 * MIB
 DEPTH = 32
 SKEWS = {"uniform": 0, "80/20": 80}
-COLUMNS = ("pattern", "full_percent", "written_mib", "wa", "wa_log", "wa_moved", "wa_map", "iops",
+COLUMNS = ("pattern", "full_percent", "written_mib", "wa", "wa_log", "wa_moved", "wa_map", "checkpoints", "iops",
            "iops_fresh", "rate_ratio", "p50_us", "p999_us", "p999_fresh_us", "p999_ratio",
            "silence_ms", "silence_fresh_ms", "server_cpu_us", "error")
 
@@ -152,6 +152,7 @@ class Bench:
         row["written_mib"] = written // MIB
         for name in ("log", "moved", "map"):
             row["wa_" + name] = spent[{"log": "logged"}.get(name, name) + "_bytes"] / written
+        row["checkpoints"] = spent["checkpoints"]
         row["wa"] = row["wa_log"] + row["wa_moved"] + row["wa_map"]
         row.update({
             "iops": found["iops"], "iops_fresh": fresh["iops"],
@@ -163,7 +164,8 @@ class Bench:
             "silence_fresh_ms": fresh["longest_silence_us"] / 1000,
             "server_cpu_us": found["server_cpu_us_per_io"]})
         run.say(f"{pattern}, {percent} % full: write amplification {row['wa']:.2f} "
-                f"(log {row['wa_log']:.2f}, moved {row['wa_moved']:.2f}, map {row['wa_map']:.2f}); "
+                f"(log {row['wa_log']:.2f}, moved {row['wa_moved']:.2f}, map {row['wa_map']:.2f}; "
+                f"{row['checkpoints']} checkpoints in {row['written_mib']} MiB); "
                 f"{row['iops']:.0f} IOPS, {row['rate_ratio']:.2f} of fresh; "
                 f"p99.9 {row['p999_us'] / 1000:.1f} ms, {row['p999_ratio']:.1f} times fresh; "
                 f"silent for {row['silence_ms']:.0f} ms, fresh {row['silence_fresh_ms']:.0f} ms")

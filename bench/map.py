@@ -77,8 +77,8 @@ class Map(own.Bench):
                f"to it in random blocks of 4 KiB at queue depth {self.opt.depth}, one thread; the "
                "first row has memory for all of the map. Resident memory is the process's, at most.",
                ""]
-        head = ("map-memory", "writes/s", "x resident", "p99 us", "server CPU us/IO",
-                "map written, bytes/byte", "reads/s", "x resident", "p99 us", "resident MiB")
+        head = ("map-memory", "writes/s", "x resident", "write p99 us", "server CPU us/IO",
+                "map written, bytes/byte", "reads/s", "x resident", "read p99 us", "resident MiB")
         lines = []
         first = rows[0]
         for row in rows:

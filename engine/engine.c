@@ -77,8 +77,8 @@ static bool engine_pools(struct engine *e)
 	e->blobs = pool_new(BLOB_BUFFER, e->config.map_loads);
 	e->map_cache = map_cache_new(e->config.map_memory / 2);
 	e->scratch = mem_alloc(sizeof(*e->scratch));
-	return e->ops && e->records && e->read_ios && e->blocks && e->loads && e->blobs &&
-	       e->map_cache && e->scratch;
+	return confirm_new(e) == 0 && e->ops && e->records && e->read_ios && e->blocks &&
+	       e->loads && e->blobs && e->map_cache && e->scratch;
 }
 
 int engine_new(struct io_loop *loop, struct store *store, const struct engine_config *config,
@@ -123,6 +123,7 @@ void engine_free(struct engine *e)
 	if (!list_empty(&e->hook.node))
 		io_hook_remove(&e->hook);
 	gc_free(e);
+	confirm_free(e);
 	pool_free(e->ops);
 	pool_free(e->records);
 	pool_free(e->read_ios);

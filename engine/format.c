@@ -11,9 +11,7 @@
 
 #include <errno.h>
 
-/* Fields that one byte could flip must not lead to lengths beyond these. */
-#define STRUCTURE_MAX ((uint32_t)8 << 20)
-#define PIN_NAMES     2552 /* offset in the superblock */
+#define PIN_NAMES 2552 /* offset in the superblock */
 
 static uint32_t volume_seed(struct id volume)
 {

@@ -268,6 +268,11 @@ int usage_decode(const uint8_t *buf, size_t len, struct id volume, uint64_t numb
 		 struct usage_entry ret_entries[USAGE_SEGMENTS]);
 int root_decode(const uint8_t *buf, size_t len, struct id volume, uint32_t sum,
 		struct root_content *ret_root);
+/* What its first BLOB_HEAD bytes say of a blob of the map, unverified: which kind (its magic) and
+ * number, and its length. False: none of this volume's begins here. */
+#define BLOB_HEAD 48
+bool blob_peek(const uint8_t *buf, struct id volume, uint64_t *ret_magic, uint64_t *ret_number,
+	       uint32_t *ret_length);
 void root_get_ref(const uint8_t *buf, uint32_t i, uint32_t *ret_number, struct blob_ref *ret_ref);
 
 /* ---- The superblock

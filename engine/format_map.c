@@ -45,6 +45,22 @@ static int blob_open(const uint8_t *buf, size_t len, uint64_t magic, struct id v
 	return 0;
 }
 
+bool blob_peek(const uint8_t *buf, struct id volume, uint64_t *ret_magic, uint64_t *ret_number,
+	       uint32_t *ret_length)
+{
+	uint64_t magic = get_le64(buf);
+
+	if (magic != MAGIC_LEAF && magic != MAGIC_INDEX && magic != MAGIC_USAGE &&
+	    magic != MAGIC_ROOT)
+		return false;
+	if (get_le64(buf + 24) != volume.hi || get_le64(buf + 32) != volume.lo)
+		return false;
+	*ret_magic = magic;
+	*ret_length = get_le32(buf + 16);
+	*ret_number = get_le64(buf + 40);
+	return *ret_length >= BLOB_HEAD && *ret_length <= STRUCTURE_MAX;
+}
+
 /* ---- Leaves -----------------------------------------------------------------------------------
  */
 

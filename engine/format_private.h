@@ -8,6 +8,9 @@
 #include "base/bytes.h"
 #include "engine/format.h"
 
+/* Fields that one byte could flip must not lead to lengths beyond these. */
+#define STRUCTURE_MAX ((uint32_t)8 << 20)
+
 void prologue_put(struct cursor *c, uint64_t magic, struct id volume);
 /* Fills in length and checksum; returns the checksum. */
 uint32_t prologue_seal(uint8_t *buf, size_t len, struct id volume);

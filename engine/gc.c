@@ -10,81 +10,25 @@
  * overlay, which apply_move asks. The old segment is freed by the reuse rule as any other
  * (segments.c).
  *
- * A loop collects one segment at a time, in small units with rests in between: the more garbage,
- * the shorter. What may be copied is earned by what users write, so that a bulk discard starts no
- * storm; beyond that there is a trickle.
+ * A loop collects one segment at a time, in small units with rests in between: the more garbage and
+ * the less space, the shorter. What may be copied is earned by what users write, so that a bulk
+ * discard starts no storm; beyond that there is a trickle. Where so little space is left that users
+ * would soon have to wait for a segment, they log only as much as each unit makes free: many short
+ * waits, and not a long one. gc_pick.c says when.
  */
+#include "engine/gc.h"
+
 #include "base/check.h"
 #include "base/util.h"
-#include "engine/volume.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define UNIT_BLOCKS 128 /* copied by one append */
-#define UNIT_BYTES  (UNIT_BLOCKS * BLOCK_SIZE)
-#define MOVE_BLOCKS 250 /* of one MOVE record */
-#define REST_MAX    (25 * NSEC_PER_MSEC)
-#define CREDIT_MAX  ((int64_t)(64 * MiB))
-#define LOOKS       4096 /* at blocks, before others have their turn */
-
-_Static_assert(RECORD_FIXED + MOVE_BLOCKS * (RUN_BYTES + 4) <= RECORD_HEADER_MAX, "a MOVE fits");
-
-enum gc_state {
-	GC_PICK,
-	GC_READ,
-	GC_WAIT_READ,
-	GC_COPY,
-	GC_WAIT_APPEND,
-	GC_SYNC,
-	GC_WAIT_SYNC,
-	GC_MOVE,
-	GC_WAIT_MOVE,
-	GC_END,
-};
-
-/* A block of the victim that lived when it was looked at. */
-struct gc_block {
-	uint64_t lba;
-	uint64_t nonce;
-	uint32_t from; /* 512-byte units */
-	uint32_t sum;
-	struct segment *to; /* NULL: not copied, or dropped */
-	uint32_t to_offset; /* 512-byte units */
-};
-
-struct gc {
-	struct engine *engine;
-	struct volume *volume; /* whose victim it is; NULL in GC_PICK */
-	struct segment *victim;
-	struct gc_view view; /* as it was when the victim was picked */
-	enum gc_state state;
-	uint8_t *buf; /* the victim */
-	uint32_t at;  /* of it is read */
-	struct gc_block *blocks;
-	uint32_t n_blocks;
-	uint32_t next;    /* block to look at */
-	uint32_t moved;   /* blocks below it are in a MOVE or dropped */
-	uint64_t started; /* io_now: of the unit */
-	bool unpaid;      /* a unit was moved since the last rest */
-	bool wants_space; /* a segment for copies */
-	bool resting;     /* `turn` is under way */
-	bool by_timer;    /* a timer that nobody has cancelled */
-	bool broken;      /* something failed: leave the victim */
-
-	/* The unit that is being filled or written. */
-	struct record_header h;
-	struct run runs[UNIT_BLOCKS];
-	uint32_t sums[UNIT_BLOCKS];
-	uint32_t unit[UNIT_BLOCKS]; /* indexes of blocks */
-	struct iovec iov[UNIT_BLOCKS + 1];
-	uint32_t n_iov;
-	struct store_io io;
-	struct leaf_wait wait;
-	struct io_op turn;
-	uint8_t header[RECORD_HEADER_MAX] __attribute__((aligned(4096)));
-};
+#define UNIT_BYTES (UNIT_BLOCKS * BLOCK_SIZE)
+#define REST_MAX   (25 * NSEC_PER_MSEC)
+#define CREDIT_MAX ((int64_t)(64 * MiB))
+#define PACE_MAX   ((int64_t)(2 * MiB))
 
 static void gc_step(struct gc *g);
 static bool gc_pick(struct gc *g);
@@ -93,7 +37,6 @@ static void gc_parse(struct gc *g);
 static int gc_copy(struct gc *g);
 static int gc_append(struct gc *g);
 static int gc_sync(struct gc *g);
-static int gc_move(struct gc *g);
 static void gc_leave(struct gc *g);
 
 /* ---- The machine --------------------------------------------------------------------------------
@@ -136,7 +79,7 @@ static void on_turn(struct io_op *op)
 	gc_step(g);
 }
 
-static void gc_rest(struct gc *g, uint64_t delay)
+void gc_rest(struct gc *g, uint64_t delay)
 {
 	CHECK(!g->resting);
 	g->resting = true;
@@ -199,6 +142,8 @@ static uint64_t rest_due(struct gc *g)
 	if (!g->unpaid)
 		return 0;
 	g->unpaid = false;
+	if (v->gc_share < 1000) /* somebody waits for it */
+		return 0;
 	much = max_u64(gc_urgency(v, &g->view), 1);
 	if (v->gc_credit <= 0 && !segments_out_of_space(v, STORE_STREAM_USER))
 		return REST_MAX;
@@ -268,6 +213,7 @@ static bool gc_pick(struct gc *g)
 		g->volume = v;
 		g->victim = g->view.best;
 		g->victim->users++;
+		g->live = (uint64_t)g->victim->live + g->victim->live_active;
 		g->at = 0;
 		g->n_blocks = g->next = g->moved = 0;
 		g->n_iov = 0;
@@ -301,10 +247,10 @@ static void gc_leave(struct gc *g)
 	}
 	v->reap_later |= g->moved > 0;
 	checkpoint_idle_arm(v);
-	if (segments_out_of_space(v, STORE_STREAM_USER))
-		checkpoint_for_space(v);
+	gc_watch(v);
 	if (!g->broken)
 		gc_consider(v);
+	volume_kick(v);
 	volume_close_kick(v);
 }
 
@@ -379,6 +325,7 @@ static void gc_parse(struct gc *g)
 	const struct segment *seg = g->victim;
 	uint32_t at = 0;
 
+	g->whole = true;
 	while (at + RECORD_FIXED <= seg->tail) {
 		struct record_header h;
 
@@ -389,6 +336,7 @@ static void gc_parse(struct gc *g)
 			at += h.header_length + h.payload_length;
 		} else {
 			at += g->engine->store->info.alignment;
+			g->whole = false;
 		}
 	}
 	qsort(g->blocks, g->n_blocks, sizeof(g->blocks[0]), by_lba);
@@ -407,19 +355,16 @@ static void on_leaf(struct leaf_wait *wait, int error)
 }
 
 /* Whether the map names this place for the block: 1, 0; -EAGAIN: asleep until its leaf is there. */
-static int is_live(struct gc *g, const struct gc_block *b)
+int gc_is_live(struct gc *g, const struct gc_block *b)
 {
 	struct volume *v = g->volume;
-	struct entry e;
+	int r = confirm_is_live(v, g->victim, b->lba, b->from);
 
-	if (b->lba >= block_size(&v->dev) / BLOCK_SIZE)
-		return 0;
-	if (map_get(v, b->lba, &e) == -EAGAIN) {
+	if (r == -EAGAIN) {
 		g->wait.wake = on_leaf;
 		leaf_load(v, b->lba / LEAF_BLOCKS, &g->wait);
-		return -EAGAIN;
 	}
-	return e.state == ENTRY_DATA && e.segment == g->victim->id && e.offset == b->from;
+	return r;
 }
 
 static void unit_add(struct gc *g, uint32_t i)
@@ -473,7 +418,7 @@ static int gc_copy(struct gc *g)
 			gc_rest(g, 0);
 			return 1;
 		}
-		r = is_live(g, b);
+		r = gc_is_live(g, b);
 		if (r < 0)
 			return 1;
 		if (r == 0)
@@ -491,21 +436,41 @@ static int gc_copy(struct gc *g)
 	return 0;
 }
 
-/* The head of the moved stream, with room for so much; NULL: asleep until there is one. */
+/* Users need not wait for a collector that waits for space. */
+static void hold_back_no_more(struct gc *g)
+{
+	g->wants_space = true;
+	gc_watch(g->volume);
+	volume_kick(g->volume);
+}
+
+static bool has_room(const struct volume *v, const struct segment *head, uint32_t bytes)
+{
+	return head && head->tail + bytes <= v->store->info.segment_size;
+}
+
+/* A head of the moved stream, with room for so much; NULL: asleep until there is one. What has been
+ * moved before is old, and will live long: it is not mixed with what has not, unless space is
+ * short. */
 static struct segment *moved_head(struct gc *g, uint32_t bytes)
 {
 	struct volume *v = g->volume;
+	bool again = g->victim->stream == STORE_STREAM_MOVED && !gc_is_cramped(v);
+	struct segment **head = &v->moved_heads[again];
 
-	if (v->moved_head && v->moved_head->tail + bytes > v->store->info.segment_size) {
-		v->moved_head->state = SEGMENT_CLOSED;
-		segments_mark_dirty(v, v->moved_head);
-		v->moved_head = NULL;
+	if (*head && !has_room(v, *head, bytes)) {
+		(*head)->state = SEGMENT_CLOSED;
+		segments_mark_dirty(v, *head);
+		*head = NULL;
 	}
-	if (!v->moved_head)
-		v->moved_head = segments_take(v, STORE_STREAM_MOVED);
-	if (!v->moved_head)
-		g->wants_space = true;
-	return v->moved_head;
+	if (!*head)
+		*head = segments_take(v, STORE_STREAM_MOVED);
+	if (!*head && segments_out_of_space(v, STORE_STREAM_MOVED) &&
+	    has_room(v, v->moved_heads[!again], bytes))
+		return v->moved_heads[!again];
+	if (!*head)
+		hold_back_no_more(g);
+	return *head;
 }
 
 static void unit_place(struct gc *g, struct segment *head)
@@ -521,18 +486,45 @@ static void unit_place(struct gc *g, struct segment *head)
 	head->pending += g->h.n_sums;
 }
 
+/* Users may log what the unit's share of the victim makes free. */
+static void pace(struct gc *g)
+{
+	struct volume *v = g->volume;
+	uint64_t live = max_u64(g->live, BLOCK_SIZE);
+	uint64_t gain = v->store->info.segment_size - min_u64(live, v->store->info.segment_size);
+
+	v->gc_pace += (int64_t)(gain * g->h.n_sums * BLOCK_SIZE / live * v->gc_share / 1000);
+	v->gc_pace = v->gc_pace < PACE_MAX ? v->gc_pace : PACE_MAX;
+	if (!list_empty(&v->write_queue))
+		volume_kick(v);
+}
+
+bool gc_holds_back(const struct volume *v)
+{
+	return v->gc_pace <= 0 && v->gc_share < 1000 && !v->closing && gc_is_making_room(v);
+}
+
+bool gc_is_making_room(const struct volume *v)
+{
+	const struct gc *g = v->engine->gc;
+
+	return g && (g->volume == v || !list_empty(&v->gc_queue)) && !g->wants_space;
+}
+
 static void on_append(struct store_io *io)
 {
 	struct gc *g = container_of(io, struct gc, io);
 	struct volume *v = g->volume;
-	struct segment *head = v->moved_head;
 
-	head->users--;
+	g->head->users--;
 	if (io->result < 0) { /* what was copied here is left, the head with it */
-		head->state = SEGMENT_CLOSED;
-		v->moved_head = NULL;
+		g->head->state = SEGMENT_CLOSED;
+		for (int i = 0; i < 2; i++)
+			if (v->moved_heads[i] == g->head)
+				v->moved_heads[i] = NULL;
 		g->broken = true;
 	}
+	pace(g);
 	unit_begin(g);
 	g->unpaid = true;
 	g->state = GC_COPY;
@@ -565,6 +557,7 @@ static int gc_append(struct gc *g)
 	unit_place(g, head);
 	g->state = GC_WAIT_APPEND;
 	g->io.done = on_append;
+	g->head = head;
 	head->users++;
 	v->stats.moved_bytes += bytes;
 	v->gc_credit -= bytes;
@@ -594,174 +587,4 @@ static int gc_sync(struct gc *g)
 	v->stats.syncs++;
 	store_sync(v->store, v->loop, &g->io);
 	return 1;
-}
-
-/* ---- Saying so in the log -----------------------------------------------------------------------
- */
-
-static void drop(struct gc_block *b)
-{
-	b->to->pending--;
-	b->to = NULL;
-}
-
-/* Gathers [moved, next) for a MOVE: what lives still. The rest is dropped. */
-static int gc_gather(struct gc *g, uint32_t *ret_n)
-{
-	*ret_n = 0;
-	for (uint32_t i = g->moved; i < g->next; i++)
-		*ret_n += g->blocks[i].to != NULL;
-	for (uint32_t looks = 0; g->next < g->n_blocks && *ret_n < MOVE_BLOCKS; g->next++) {
-		struct gc_block *b = &g->blocks[g->next];
-		int r;
-
-		if (!b->to)
-			continue;
-		if (++looks > LOOKS) {
-			gc_rest(g, 0);
-			return 1;
-		}
-		r = is_live(g, b);
-		if (r < 0)
-			return 1;
-		if (r == 0)
-			drop(b);
-		else
-			++*ret_n;
-	}
-	return 0;
-}
-
-static int gc_move(struct gc *g)
-{
-	struct volume *v = g->volume;
-	struct op *op;
-	uint32_t n;
-
-	if (v->n_cutting > 0) { /* look behind the cut, not before it */
-		gc_rest(g, NSEC_PER_MSEC);
-		return 1;
-	}
-	v->moving = true;
-	if (gc_gather(g, &n))
-		return 1;
-	if (n == 0) {
-		g->victim->moved_out = true;
-		g->state = GC_END;
-		return 0;
-	}
-	op = op_get(v, OP_MOVE);
-	if (!op) {
-		gc_rest(g, NSEC_PER_MSEC);
-		return 1;
-	}
-	op->gc = g;
-	g->state = GC_WAIT_MOVE;
-	/* Ahead of writes, which may wait for the space that this makes. */
-	list_add_head(&v->write_queue, &op->link);
-	volume_kick(v);
-	return 1;
-}
-
-bool gc_retract(struct volume *v)
-{
-	struct gc *g = v->engine->gc;
-
-	list_for_each_safe (&v->write_queue, node) {
-		struct op *op = list_entry(node, struct op, link);
-
-		if (op->kind != OP_MOVE)
-			continue;
-		list_remove(&op->link);
-		op_put(op);
-		g->next = g->moved;
-		v->moving = false;
-		g->state = GC_MOVE;
-		gc_rest(g, NSEC_PER_MSEC);
-		return true;
-	}
-	return false;
-}
-
-void gc_bar(struct volume *v)
-{
-	struct gc *g = v->engine->gc;
-
-	if (v->moving && !gc_retract(v) && g->state == GC_MOVE)
-		g->next = g->moved; /* it is being looked up, and asleep */
-}
-
-void gc_on_moved(struct gc *g, int error)
-{
-	struct volume *v = g->volume;
-
-	if (error)
-		g->broken = true;
-	for (; g->moved < g->next; g->moved++)
-		if (g->blocks[g->moved].to)
-			drop(&g->blocks[g->moved]);
-	v->moving = false;
-	checkpoint_resume(v);
-	g->state = GC_MOVE;
-	gc_rest(g, 0);
-}
-
-/* Whether b goes on where the run ends, in all three places. */
-static bool run_goes_on(const struct run *run, const struct gc_block *b)
-{
-	uint32_t sectors = (uint32_t)run->blocks * (BLOCK_SIZE / BLOCK_SECTOR);
-
-	return run->lba + run->blocks == b->lba && run->stored + sectors == b->from &&
-	       run->argument == b->to->id && run->payload_offset + sectors == b->to_offset;
-}
-
-static struct run run_of(const struct gc *g, const struct gc_block *b)
-{
-	return (struct run){.lba = b->lba,
-			    .blocks = 1,
-			    .type = RUN_MOVE,
-			    .flags = RUN_MUST_UNDERSTAND,
-			    .payload_offset = b->to_offset,
-			    .stored = b->from,
-			    .nonce = g->victim->id,
-			    .argument = b->to->id};
-}
-
-/* Walks the runs of [moved, next); `runs` and `sums` may be NULL: only counted. */
-static uint32_t move_walk(const struct gc *g, struct run *runs, uint32_t *sums, uint32_t *ret_sums)
-{
-	struct run run = {0};
-	uint32_t n_runs = 0;
-
-	*ret_sums = 0;
-	for (uint32_t i = g->moved; i < g->next; i++) {
-		const struct gc_block *b = &g->blocks[i];
-
-		if (!b->to)
-			continue;
-		if (n_runs > 0 && run_goes_on(&run, b)) {
-			run.blocks++;
-		} else {
-			run = run_of(g, b);
-			n_runs++;
-		}
-		if (runs)
-			runs[n_runs - 1] = run;
-		if (sums)
-			sums[*ret_sums] = b->sum;
-		++*ret_sums;
-	}
-	return n_runs;
-}
-
-uint32_t gc_move_size(const struct gc *g, uint32_t *ret_sums)
-{
-	return move_walk(g, NULL, NULL, ret_sums);
-}
-
-void gc_move_fill(const struct gc *g, struct run *runs, uint32_t *sums)
-{
-	uint32_t n;
-
-	move_walk(g, runs, sums, &n);
 }

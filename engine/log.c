@@ -343,6 +343,7 @@ static struct segment *log_head(struct volume *v, struct record *rec)
 		segments_mark_dirty(v, v->head);
 	}
 	v->head = next;
+	gc_watch(v);
 	return next;
 }
 
@@ -368,6 +369,9 @@ static void record_seal(struct volume *v, struct record *rec, struct fill *f)
 	v->stats.logged_bytes += h->header_length + h->payload_length;
 	v->stats.written_bytes += h->payload_length;
 	v->gc_credit += (int64_t)h->payload_length * GC_CREDIT;
+	v->gc_pace -= h->header_length + h->payload_length;
+	if (v->gc_pace < -PACE_DEBT)
+		v->gc_pace = -PACE_DEBT;
 	segments_mark_dirty(v, v->head);
 }
 
@@ -425,6 +429,14 @@ static void record_put(struct engine *e, struct record *rec)
 		volume_kick(list_entry(node, struct volume, no_record));
 }
 
+static bool op_has_payload(const struct volume *v)
+{
+	struct part part;
+
+	part_size(list_first(&v->write_queue, struct op, link), &part);
+	return part.payload > 0;
+}
+
 /* False: nothing can be appended now. */
 static bool record_begin(struct volume *v)
 {
@@ -439,6 +451,8 @@ static bool record_begin(struct volume *v)
 		return false;
 	}
 	if ((!is_cut && checkpoint_must_wait(v)) || !checkpoint_make_room(v, is_cut))
+		return false;
+	if (op_has_payload(v) && gc_holds_back(v))
 		return false;
 	part_size(list_first(&v->write_queue, struct op, link), &part);
 	if (!fair_may_write(v, part.payload / BLOCK_SIZE))
@@ -616,6 +630,8 @@ static void record_publish(struct volume *v, struct record *rec)
 	v->published_sum = rec->h.checksum;
 	v->published_segment = rec->h.segment;
 	v->published_end = rec->h.offset + rec->h.header_length + rec->h.payload_length;
+	if (v->bad.n > 0)
+		bad_published(v, &rec->h, rec->runs);
 	if (rec->runs[0].type == RUN_SNAPSHOT)
 		cut_place(v, &rec->runs[0]);
 }

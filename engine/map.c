@@ -256,15 +256,19 @@ static void load_start(struct map *m, enum map_page_kind kind, uint64_t number,
 	load_read(load);
 }
 
-/* Whether the reference can lead to a blob; its parent's checksum was right, but it came from a
- * disk all the same. */
+bool blob_ref_is_possible(const struct volume *v, enum map_page_kind kind,
+			  const struct blob_ref *ref)
+{
+	const struct segment *seg = segments_find(v, ref->segment);
+	uint32_t most = kind == MAP_LEAF ? LEAF_BYTES_MAX : INDEX_BYTES_MAX;
+
+	return seg && seg->stream == STORE_STREAM_MAP && ref->length <= most &&
+	       (uint64_t)ref->offset + ref->length <= v->store->info.segment_size;
+}
+
 static bool ref_is_possible(const struct volume *v, const struct map_load *load)
 {
-	const struct segment *seg = segments_find(v, load->ref.segment);
-	uint32_t most = load->kind == MAP_LEAF ? LEAF_BYTES_MAX : INDEX_BYTES_MAX;
-
-	return seg && seg->stream == STORE_STREAM_MAP && load->ref.length <= most &&
-	       (uint64_t)load->ref.offset + load->ref.length <= v->store->info.segment_size;
+	return blob_ref_is_possible(v, load->kind, &load->ref);
 }
 
 static void load_read(struct map_load *load)
@@ -324,22 +328,6 @@ static int load_decode(const struct map_load *load, const uint8_t *blob)
 	return r < 0 ? -EIO : 0;
 }
 
-static void load_failed(const struct map_load *load)
-{
-	struct volume *v = load->map->volume;
-	struct engine_config *config = &v->engine->config;
-	bool is_leaf = load->kind == MAP_LEAF;
-	uint64_t blocks = is_leaf ? LEAF_BLOCKS : LEAF_BLOCKS * INDEX_LEAVES;
-
-	v->stats.bad_reads++;
-	if (v->stats.health == VOLUME_OK)
-		v->stats.health = VOLUME_IMPAIRED;
-	if (config->bad_block)
-		config->bad_block(config->bad_block_arg, v->id, load->number * blocks,
-				  is_leaf ? "its map leaf can't be read"
-					  : "its map's index page can't be read");
-}
-
 static bool only_taken(const struct map_load *load)
 {
 	list_for_each (&load->waiters, node)
@@ -370,7 +358,8 @@ static void wait_end(struct engine *e, struct leaf_wait *wait, bool there, int e
 
 static void load_end(struct map_load *load, const uint8_t *blob, int error)
 {
-	struct engine *e = load->map->volume->engine;
+	struct volume *v = load->map->volume;
+	struct engine *e = v->engine;
 	struct map_page *page = NULL;
 	bool stale = load->stale;
 	struct list now;
@@ -379,7 +368,9 @@ static void load_end(struct map_load *load, const uint8_t *blob, int error)
 	if (!error)
 		error = load_decode(load, blob);
 	if (error && !stale)
-		load_failed(load);
+		bad_page(v, load->kind, load->number);
+	else if (!error && !stale)
+		bad_page_good(v, load->kind, load->number);
 	if (!error && !stale && !only_taken(load))
 		page = load_put(load);
 	list_splice_tail(&now, &load->waiters);

@@ -110,17 +110,6 @@ static uint8_t *read_target(const struct op *op, uint64_t lba, uint32_t *ret_fro
 	return (uint8_t *)op->req->buf + (from - op->req->offset);
 }
 
-void volume_bad_block(struct volume *v, uint64_t lba, const char *why)
-{
-	struct engine_config *config = &v->engine->config;
-
-	v->stats.bad_reads++;
-	if (v->stats.health == VOLUME_OK)
-		v->stats.health = VOLUME_IMPAIRED;
-	if (config->bad_block)
-		config->bad_block(config->bad_block_arg, v->id, lba, why);
-}
-
 /* A leaf's checksum was right, but what it says came from a disk all the same. */
 static bool place_is_ours(const struct volume *v, const struct entry *e)
 {
@@ -185,8 +174,10 @@ static void read_on_base(struct volume_base_req *req)
 	if (req->error) {
 		volume_bad_block(v, req->lba, "its base snapshot can't be read");
 		op->error = op->error ? op->error : -EIO;
-	} else if (io->bounce) {
-		memcpy(io->copy_to, io->bounce + io->copy_from, io->copy_len);
+	} else {
+		if (io->bounce)
+			memcpy(io->copy_to, io->bounce + io->copy_from, io->copy_len);
+		bad_good(v, req->lba, req->blocks);
 	}
 	if (io->bounce)
 		block_put(v->engine, io->bounce);
@@ -325,6 +316,7 @@ static int read_verify(struct volume *v, struct read_io *io)
 		volume_bad_block(v, io->lba + i, "its checksum is wrong");
 		return -EIO;
 	}
+	bad_good(v, io->lba, io->blocks);
 	return 0;
 }
 

@@ -271,17 +271,17 @@ void open_release_unused(struct opening *o)
 		struct segment *seg = o->candidates[i].segment;
 
 		if (!o->candidates[i].used && seg->live == 0 && seg->newest == 0)
-			segments_release(v, seg);
+			confirm_condemn(v, seg);
 	}
 	for (uint32_t slot = 0; slot < v->segments.n_pages * USAGE_SEGMENTS; slot++) {
 		struct segment *seg = segments_at(v, slot);
 
-		if (seg->state != SEGMENT_CLOSED || seg->live != 0)
+		if (seg->state != SEGMENT_CLOSED || seg->live != 0 || seg->condemned)
 			continue;
 		if (seg->stream == STORE_STREAM_MAP && !pinned)
-			segments_release(v, seg);
+			confirm_condemn(v, seg);
 		else if (seg->stream == STORE_STREAM_MOVED && seg->newest == 0)
-			segments_release(v, seg); /* copies that no MOVE speaks of */
+			confirm_condemn(v, seg); /* copies that no MOVE speaks of */
 		else
 			v->reap_later = true;
 	}

@@ -5,8 +5,8 @@
  *
  * The reuse rule. A segment is freed when the newest checkpoint, which both copies of the
  * superblock name, refers to nothing in it; when the log in it is older, so that no replay needs
- * it; when no pinned root can refer to it; and when nothing reads it. `dead_at` is the first
- * checkpoint that refers to nothing.
+ * it; when no pinned root can refer to it; when nothing reads it; and when its own records agree
+ * (confirm.c). `dead_at` is the first checkpoint that refers to nothing.
  */
 #include "base/check.h"
 #include "base/util.h"
@@ -290,8 +290,8 @@ void segments_want(struct volume *v, enum store_stream stream)
 {
 	struct segments *s = &v->segments;
 
-	if (s->n_spare[stream] * 2 > spares_wanted(v, stream) || s->lending || s->retrying ||
-	    v->failed || needs_no_more(v))
+	if (s->n_spare[stream] * 2 > spares_wanted(v, stream) || s->lending ||
+	    (s->retrying && s->lend_failed[stream]) || v->failed || needs_no_more(v))
 		return;
 	lend_start(v, stream, spares_wanted(v, stream) - s->n_spare[stream],
 		   stream == STORE_STREAM_MAP);
@@ -314,6 +314,8 @@ static void lend_on_retry(struct io_op *op)
 {
 	struct volume *v = container_of(op, struct volume, segments.retry);
 
+	bool by_time = !v->segments.woken;
+
 	v->segments.retrying = false;
 	v->segments.woken = false;
 	v->segments.last_failed = false;
@@ -321,7 +323,9 @@ static void lend_on_retry(struct io_op *op)
 		volume_close_kick(v);
 		return;
 	}
-	checkpoint_for_space(v);
+	if (by_time)
+		checkpoint_for_space(v);
+	gc_watch(v);
 	gc_consider(v);
 	gc_kick(v);
 	segments_want_any(v);
@@ -360,10 +364,10 @@ static void lend_done(struct store_ctl *ctl)
 		s->retry.done = lend_on_retry;
 		io_timer(v->loop, &s->retry, LEND_RETRY);
 	}
-	if (!ctl->error) {
-		segments_want_any(v);
-	}
+	segments_want_any(v); /* another stream may be lent what this one is not */
 	checkpoint_space_kick(v);
+	if (ctl->error == -ENOSPC)
+		gc_watch(v);
 	gc_kick(v);
 	volume_kick(v);
 	volume_close_kick(v); /* last: what starts anew must be seen to be under way */
@@ -378,10 +382,12 @@ bool segments_out_of_space(const struct volume *v, enum store_stream stream)
 /* ---- Accounting ---------------------------------------------------------------------------------
  */
 
-static void add_to(uint32_t *counter, int64_t bytes)
+static void add_to(const struct segment *seg, uint32_t *counter, int64_t bytes)
 {
 	int64_t now = (int64_t)*counter + bytes;
 
+	if (now < 0 && seg->doubtful) /* it is known to have drifted */
+		now = 0;
 	CHECK(now >= 0);
 	*counter = (uint32_t)now;
 }
@@ -394,7 +400,7 @@ void segments_live(struct volume *v, uint64_t id, int64_t bytes)
 		volume_fail(v, -EUCLEAN);
 		return;
 	}
-	add_to(&seg->live, bytes);
+	add_to(seg, &seg->live, bytes);
 	segments_mark_dirty(v, seg);
 }
 
@@ -406,8 +412,8 @@ void segments_live_map(struct volume *v, uint64_t id, int64_t bytes, bool own)
 		segments_live(v, id, bytes);
 		return;
 	}
-	add_to(&seg->live, bytes); /* not for the next usage page to say */
-	add_to(&seg->own, bytes);
+	add_to(seg, &seg->live, bytes); /* not for the next usage page to say */
+	add_to(seg, &seg->own, bytes);
 }
 
 void segments_live_active(struct volume *v, uint64_t id, int64_t bytes)
@@ -415,7 +421,7 @@ void segments_live_active(struct volume *v, uint64_t id, int64_t bytes)
 	struct segment *seg = segments_find(v, id);
 
 	CHECK(seg);
-	add_to(&seg->live_active, bytes);
+	add_to(seg, &seg->live_active, bytes);
 }
 
 void segments_freeze(struct volume *v)
@@ -448,7 +454,7 @@ static bool pin_needs(const struct volume *v, const struct segment *seg)
 static bool is_dead(const struct segment *seg, uint64_t sequence)
 {
 	return seg->state == SEGMENT_CLOSED && seg->live == 0 && seg->live_active == 0 &&
-	       seg->pending == 0 && seg->newest <= sequence;
+	       seg->pending == 0 && seg->newest <= sequence && !seg->condemned && !seg->doubtful;
 }
 
 bool segments_reap(struct volume *v, uint64_t number, uint64_t sequence)
@@ -465,7 +471,7 @@ bool segments_reap(struct volume *v, uint64_t number, uint64_t sequence)
 		if (pin_needs(v, seg))
 			continue;
 		if (seg->users == 0)
-			segments_release(v, seg);
+			confirm_condemn(v, seg);
 		else
 			later = true;
 	}
@@ -510,6 +516,7 @@ static void free_done(struct store_ctl *ctl)
 	struct volume *v = container_of(ctl, struct volume, segments.freeing);
 
 	v->segments.free_busy = false;
+	memset(v->segments.lend_failed, 0, sizeof(v->segments.lend_failed)); /* who knows */
 	for (uint32_t i = 0; i < ctl->n; i++)
 		segments_remove(v, segments_find(v, ctl->segments[i].id));
 	segments_rehash(v);
@@ -518,6 +525,7 @@ static void free_done(struct store_ctl *ctl)
 	if (ctl->error)
 		volume_fail(v, ctl->error);
 	segments_free_kick(v);
+	volume_kick(v);
 	if (v->segments.retrying && !v->segments.woken) {
 		v->segments.woken = true; /* somebody waits for just this */
 		io_timer_cancel(v->loop, &v->segments.retry);

@@ -25,6 +25,8 @@ struct volume *volume_alloc(struct engine *e, struct id id)
 	list_init(&v->kick);
 	list_init(&v->no_record);
 	list_init(&v->gc_queue);
+	v->gc_share = 1000;
+	list_init(&v->confirm_queue);
 	list_init(&v->resize);
 	list_init(&v->write_queue);
 	list_init(&v->blocked);
@@ -62,6 +64,7 @@ void volume_free(struct volume *v)
 	list_remove(&v->kick);
 	list_remove(&v->no_record);
 	list_remove(&v->gc_queue);
+	list_remove(&v->confirm_queue);
 	list_remove(&v->checkpoint_queue);
 	map_free(v);
 	overlay_free(&v->active);
@@ -94,6 +97,7 @@ void volume_stats(const struct volume *v, struct volume_stats *ret_stats)
 	ret_stats->base = v->sb.base;
 	ret_stats->base_size = v->sb.base_size;
 	ret_stats->hydrated = hydrate_cursor(v);
+	scrub_stats(v, ret_stats);
 	ret_stats->live_bytes = 0;
 	ret_stats->spares = v->segments.n_spare[STORE_STREAM_USER] +
 			    v->segments.n_spare[STORE_STREAM_MAP] +
@@ -268,6 +272,7 @@ void volume_close(struct volume_op *op)
 	v->closing = true;
 	gc_kick(v);
 	hydrate_kick(v);
+	volume_scrub_stop(v);
 	v->close_op = op;
 	op->err.code = 0;
 	v->close_state = CLOSE_WAIT_LOG;
@@ -289,7 +294,7 @@ static bool is_at_rest(const struct volume *v)
 {
 	return !v->idle_armed && !v->hold_armed && fair_is_at_rest(v) && hydrate_is_at_rest(v) &&
 	       !gc_is_at_work(v) && !v->segments.retrying && !v->segments.lending &&
-	       !v->segments.free_busy && !v->checkpoint;
+	       !v->segments.free_busy && !v->checkpoint && confirm_is_at_rest(v);
 }
 
 void volume_close_kick(struct volume *v)
@@ -301,7 +306,7 @@ void volume_close_kick(struct volume *v)
 	case CLOSE_WAIT_CHECKPOINT:
 		return;
 	case CLOSE_WAIT_LOG:
-		if (!log_is_quiet(v) || !hydrate_is_at_rest(v))
+		if (!log_is_quiet(v) || !hydrate_is_at_rest(v) || v->scrub)
 			return;
 		v->close_state = CLOSE_WAIT_CHECKPOINT;
 		v->close_wait.done = close_on_checkpoint;

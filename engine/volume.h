@@ -14,9 +14,12 @@
  *   checkpoint.c  overlay -> leaves (merge.c) -> superblock
  *   recover.c     open: superblock, map, replay
  *   gc.c          copies what lives out of segments that are nearly dead
+ *   confirm.c     looks into segments once more before they are given back
  *   cut.c         snapshots as points in the log, pins; cut_group.c: of several volumes
  *   view.c        reads pinned roots
  *   hydrate.c     the base snapshot: reading it, copying it in
+ *   scrub.c       reads all that lives, and tells what is bad
+ *   bad.c         what is known to be bad, and the volume's health
  *   volume.c      create, close, resize
  *   check.c       the full walk
  */
@@ -42,12 +45,14 @@
 #define RANGE_BLOCKS_MIN  16           /* smaller trims are entries */
 /* The most entries that one record of ours puts into an overlay. */
 #define RECORD_ENTRIES_MAX 512
-#define GC_CREDIT          3             /* bytes that may be copied for each that users log */
-#define OVERLAYS_MIN       (1024 * 1024) /* bytes for the overlays of a loop */
-#define MAP_OUT_MIN        (96 * 1024)   /* a buffer of blobs on their way to the map stream */
-#define MAP_OUT_MAX        (512 * 1024)
-#define MAP_LOADS_MIN      2 /* at a time */
-#define MAP_LOADS_MAX      64
+#define GC_CREDIT          3 /* bytes that may be copied for each that users log */
+#define PACE_DEBT                                                                                  \
+	((int64_t)(2 * MiB))        /* the most that users may have logged ahead of the collector */
+#define OVERLAYS_MIN  (1024 * 1024) /* bytes for the overlays of a loop */
+#define MAP_OUT_MIN   (96 * 1024)   /* a buffer of blobs on their way to the map stream */
+#define MAP_OUT_MAX   (512 * 1024)
+#define MAP_LOADS_MIN 2 /* at a time */
+#define MAP_LOADS_MAX 64
 
 /* ---- The loop's engine --------------------------------------------------------------------------
  */
@@ -80,6 +85,7 @@ struct engine {
 	uint64_t log_bytes;     /* that they would replay */
 	struct list gc_queue;   /* volumes whose garbage is to be collected */
 	struct gc *gc;          /* at work on one of them, or NULL */
+	struct confirm *confirm;
 	struct io_hook hook;
 	struct io_op wake;
 	bool waking;
@@ -106,6 +112,7 @@ struct engine {
 	struct io_op lane_timer;
 	uint64_t lane_wake_at;
 	bool lane_timing;
+	bool lane_hurried; /* its timer was cancelled */
 	bool lane_awaited; /* its timer, by a volume that closes */
 
 	bool short_of_ops; /* somebody waits for an op */
@@ -135,6 +142,9 @@ struct segment {
 	uint32_t pending;     /* copies in it that no MOVE in the log speaks of yet */
 	bool moved_out;       /* what lived in it was moved: not again */
 	bool stuck;           /* but for what could not be */
+	bool condemned;       /* it may be freed once its records were looked at (confirm.c) */
+	bool confirmed;       /* they were: nothing in it lives */
+	bool doubtful;        /* something does, against its counters: never to be freed */
 	bool kept;            /* lent from the store's last: for records that make room */
 	uint32_t slot;
 	uint64_t newest;  /* sequence of the newest record in it */
@@ -163,6 +173,8 @@ struct segments {
 	bool last_failed;    /* not even from the store's last, until it is asked again */
 	struct store_ctl freeing;
 	bool free_busy;
+	uint32_t n_condemned;
+	uint32_t condemned_from; /* slot at which to look for the next of them */
 	struct io_op retry;
 	bool retrying;
 	bool woken; /* the retry was told to come early */
@@ -315,6 +327,12 @@ struct cut {
 
 enum cut_state { CUT_ASKED, CUT_QUEUED, CUT_SEQUENCED, CUT_PLACED };
 
+struct bad_list {
+	struct volume_bad places[VOLUME_BAD_MAX];
+	unsigned n;
+	bool more; /* than the list has room for, or known places of unknown number */
+};
+
 enum close_state {
 	CLOSE_NOT,
 	CLOSE_WAIT_LOG,        /* what is in flight ends */
@@ -339,8 +357,13 @@ struct volume {
 	struct list of_engine;
 	struct list gc_queue;
 	int64_t gc_credit; /* bytes that may be copied, earned by bytes logged */
-	struct segment *moved_head;
-	uint64_t pending_size; /* newest size in the log */
+	uint32_t gc_share; /* thousandths of what the collector makes that users may log; 1000: all
+			      they want */
+	int64_t gc_pace;   /* bytes that users may log while the collector is behind */
+	struct segment *moved_heads[2]; /* for blocks that are moved for the first time; again */
+	struct list confirm_queue;
+	uint32_t confirmed_closing; /* segments, since it began to close */
+	uint64_t pending_size;      /* newest size in the log */
 
 	/* Log. */
 	struct list write_queue; /* ops that wait for a record */
@@ -425,6 +448,10 @@ struct volume {
 	struct volume_base *base;
 	struct hydrate *hydrate; /* NULL: there is no base */
 
+	/* Integrity. */
+	struct bad_list bad;
+	struct scrub *scrub; /* under way, or NULL */
+
 	struct volume_op *resize_op; /* waits for an op, or NULL */
 	struct list resize;
 	enum close_state close_state;
@@ -481,8 +508,26 @@ void write_retry_blocked(struct volume *v);
 void read_start(struct op *op);
 void read_step(struct op *op);
 void status_start(struct op *op);
-/* It is counted, told, and shown as the volume's health. */
+
+/* bad.c: counted, told, kept in the list, and shown as the volume's health */
 void volume_bad_block(struct volume *v, uint64_t lba, const char *why);
+void bad_page(struct volume *v, enum map_page_kind kind, uint64_t number);
+bool bad_is_any(const struct volume *v);
+/* These were read and are good. Cheap when nothing is bad. */
+void bad_good(struct volume *v, uint64_t lba, uint64_t blocks);
+void bad_page_good(struct volume *v, enum map_page_kind kind, uint64_t number);
+/* The root (0), or a usage page (1 and up). */
+void bad_root(struct volume *v, uint32_t number);
+void bad_root_good(struct volume *v, uint32_t number);
+/* What a record has overwritten is bad no more. */
+void bad_published(struct volume *v, const struct record_header *h, const struct run *runs);
+/* A scrub finds all anew that the list had no room for: true if there was any. At its end: whether
+ * there is still. */
+bool bad_begin_anew(struct volume *v);
+void bad_end_anew(struct volume *v, bool more);
+
+/* scrub.c */
+void scrub_stats(const struct volume *v, struct volume_stats *stats);
 
 /* cut.c */
 struct superblock_pin *pin_find(struct superblock *sb, struct id snapshot);
@@ -541,6 +586,10 @@ int map_index(struct map *m, uint64_t number, struct map_page **ret_index);
  * when it is woken. */
 void map_load(struct map *m, uint64_t number, struct leaf_wait *wait);
 void leaf_load(struct volume *v, uint64_t number, struct leaf_wait *wait);
+/* Whether the reference can lead to a blob; its parent's checksum was right, but it came from a
+ * disk all the same. */
+bool blob_ref_is_possible(const struct volume *v, enum map_page_kind kind,
+			  const struct blob_ref *ref);
 /* The leaf has been written anew: what is being loaded of it is old. */
 void map_leaf_changed(struct map *m, uint64_t number);
 /* Nothing in memory of this map can be trusted any more. No page is pinned. */
@@ -588,8 +637,10 @@ void segments_rehash(struct volume *v); /* after segments_remove */
 
 /* gc_pick.c */
 struct gc_view {
-	uint64_t held; /* bytes of closed segments that could be emptied */
-	uint64_t live; /* of them */
+	uint64_t held;   /* bytes of closed segments that could be emptied */
+	uint64_t live;   /* of them */
+	uint32_t dead;   /* segments that are free after a checkpoint */
+	uint32_t coming; /* those that are being given back */
 	uint64_t best_score;
 	struct segment *best; /* the one to empty first; NULL: none */
 };
@@ -597,6 +648,10 @@ struct gc_view {
 void gc_look(const struct volume *v, struct gc_view *view);
 /* How much too much garbage there is: 0, up to 1000. */
 uint64_t gc_urgency(const struct volume *v, const struct gc_view *view);
+/* Users were lent a segment, or the collector has emptied one: whether there is something to do. */
+void gc_watch(struct volume *v);
+/* The store is so small that each open segment counts. */
+bool gc_is_cramped(const struct volume *v);
 /* More space than it needs itself can be made by copying. */
 bool gc_can_help(const struct volume *v);
 
@@ -608,6 +663,10 @@ void gc_on_moved(struct gc *gc, int error);
 /* A checkpoint is about to begin: a MOVE that has no place in the log yet is taken back, for it was
  * looked up before. False: it has one, or is being looked up. */
 bool gc_retract(struct volume *v);
+/* It is at work here, or will be, and has the space for it. */
+bool gc_is_making_room(const struct volume *v);
+/* What would write to the log waits for the collector, which kicks the volume. */
+bool gc_holds_back(const struct volume *v);
 /* A segment for copies may be there; the volume closes or has failed. */
 void gc_kick(struct volume *v);
 bool gc_is_at_work(const struct volume *v);
@@ -619,6 +678,16 @@ void gc_bar(struct volume *v);
 /* What a MOVE brings to a record. Its sums have no payload. */
 uint32_t gc_move_size(const struct gc *gc, uint32_t *ret_sums);
 void gc_move_fill(const struct gc *gc, struct run *runs, uint32_t *sums);
+
+/* confirm.c */
+int confirm_new(struct engine *e); /* 0 or -ENOMEM */
+void confirm_free(struct engine *e);
+/* The reuse rule allows to free it: that follows, unless its own records speak against it. */
+void confirm_condemn(struct volume *v, struct segment *seg);
+/* Whether the map says that the block lives at this place (512-byte units): 1, 0; -EAGAIN: its leaf
+ * must be loaded first. */
+int confirm_is_live(struct volume *v, const struct segment *seg, uint64_t lba, uint32_t offset);
+bool confirm_is_at_rest(const struct volume *v);
 
 /* checkpoint.c */
 /* A checkpoint that covers all that is published now; joins none that is under way, but follows it.

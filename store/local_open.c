@@ -430,6 +430,7 @@ static void open_reserve(struct local *l)
 	l->reserve = capacity / l->super.segment_size;
 	l->reserve = max_u64(min_u64(LOCAL_RESERVE_MIN, l->reserve / 8),
 			     min_u64(LOCAL_RESERVE_MAX, l->reserve / 256));
+	l->store.info.reserve = l->reserve * l->super.segment_size;
 	/* What is backed for the reserve must not be punched again. */
 	if (l->pool_segments < l->reserve)
 		l->pool_segments = (uint32_t)l->reserve;

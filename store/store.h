@@ -46,8 +46,9 @@ struct store_info {
 	uint32_t alignment;    /* of offsets, lengths and addresses in segments: 512 or 4096 */
 	uint32_t segment_size; /* bytes, a multiple of 1 MiB, at least 4 MiB */
 	uint64_t capacity;     /* bytes of segments that could exist */
-	uint64_t free; /* bytes of segments that could be lent now; any thread, as of lately */
-	bool direct;   /* O_DIRECT is in force; if not, whoever opened it warns */
+	uint64_t free;    /* bytes of segments that could be lent now; any thread, as of lately */
+	uint64_t reserve; /* bytes, the last that users are not lent but for what makes room */
+	bool direct;      /* O_DIRECT is in force; if not, whoever opened it warns */
 };
 
 /* One segment as the list gives it. */

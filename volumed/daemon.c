@@ -20,6 +20,7 @@
 #include "metadata/worker.h"
 #include "nbd/server.h"
 #include "store/local.h"
+#include "volumed/bad_blocks.h"
 #include "volumed/data_dir.h"
 #include "volumed/hints.h"
 #include "volumed/pipes.h"
@@ -40,11 +41,10 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
-#define MAP_MEMORY_MIN  (4 * MiB)  /* of a thread */
-#define BALLAST_SIZE    (16 * MiB) /* what a full disk leaves for deletes and detaches */
-#define API_POLL_NS     (5 * NSEC_PER_MSEC)
-#define LISTED_MAX      16 /* volumes that the ready line names */
-#define BAD_BLOCK_BURST 10 /* lines a second */
+#define MAP_MEMORY_MIN (4 * MiB)  /* of a thread */
+#define BALLAST_SIZE   (16 * MiB) /* what a full disk leaves for deletes and detaches */
+#define API_POLL_NS    (5 * NSEC_PER_MSEC)
+#define LISTED_MAX     16 /* volumes that the ready line names */
 
 enum start_state {
 	START_STORE,
@@ -71,12 +71,6 @@ enum stop_state {
 	STOP_SIGNALS,
 	STOP_WAIT_SIGNALS,
 	STOP_DONE,
-};
-
-/* How many lines about them a loop has written. */
-struct bad_blocks {
-	struct io_loop *loop;
-	struct log_limit limit;
 };
 
 struct daemon {
@@ -217,21 +211,6 @@ static bool open_region(struct daemon *d)
 	return region_open(&d->region, place, main_loop(d));
 }
 
-/* E4: what can't be read as it was written is named. A rotten disk must not fill the log, too. */
-static void on_bad_block(void *arg, struct id volume, uint64_t lba, const char *why)
-{
-	struct bad_blocks *bad = arg;
-	char text[ID_TEXT_MAX];
-
-	if (log_limit_pass(&bad->limit, io_now(bad->loop), BAD_BLOCK_BURST))
-		log_error(
-		    "%s: block %" PRIu64 " (bytes %" PRIu64 " to %" PRIu64
-		    ") can't be read: %s; the rest of the volume is served. Stop volumed and run "
-		    "volumed --check to see all that is bad",
-		    id_format(volume, "vol", text), lba, lba * BLOCK_SIZE,
-		    lba * BLOCK_SIZE + BLOCK_SIZE - 1, why);
-}
-
 static int make_engines(struct daemon *d)
 {
 	uint64_t map_memory = d->options->map_memory / d->n_homes;
@@ -252,7 +231,8 @@ static int make_engines(struct daemon *d)
 		    .loads = d->loads,
 		    .n_loads = d->n_homes,
 		    .load = i,
-		    .bad_block = on_bad_block,
+		    .bad_block = bad_blocks_on_block,
+		    .doubtful = bad_blocks_on_segment,
 		    .bad_block_arg = &d->bad_blocks[i],
 		};
 

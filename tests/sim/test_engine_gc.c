@@ -5,6 +5,7 @@
  *
  * SIM_SEED=123 replays one seed, SIM_SEEDS=5000 runs many (tests/sim/seeds.h).
  */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,6 +17,7 @@
 #include <cmocka.h>
 
 #include "base/util.h"
+#include "engine/volume.h"
 #include "tests/sim/drill.h"
 #include "tests/sim/seeds.h"
 
@@ -181,6 +183,113 @@ static void many_segments_are_given_back(void **state)
 	}
 }
 
+/* The closed segment of that stream in which most lives, or NULL. */
+static struct segment *closed_segment(const struct drill *d, enum store_stream stream)
+{
+	const struct volume *v = d->world.volumes[0];
+	struct segment *most = NULL;
+
+	for (uint32_t slot = 0; slot < v->segments.n_pages * USAGE_SEGMENTS; slot++) {
+		struct segment *seg = segments_at(v, slot);
+
+		if (seg->state == SEGMENT_CLOSED && seg->stream == stream &&
+		    seg->live > (most ? most->live : 0))
+			most = seg;
+	}
+	return most;
+}
+
+/* Checkpoints after small writes at the volume's start, `n` times. */
+static void checkpoint_often(struct drill *d, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		for (uint64_t at = 0; at < MiB; at += MiB / 4)
+			if (!drill_io(d, 0, BLOCK_WRITE, 0, at, 4 * KiB, NULL) ||
+			    (at == 0 && !drill_checkpoint(d, 0)))
+				sim_fail(d->sim, "the life ended");
+}
+
+static void doubt(uint64_t seed, enum store_stream stream)
+{
+	const uint64_t volume = 64 * MiB;
+	struct drill d;
+	struct segment *seg;
+
+	start(&d, seed, volume, GiB);
+	d.world.config.gc_slack = GiB;
+	for (uint64_t at = 0; at < volume; at += 32 * KiB)
+		if (!drill_io(&d, 0, BLOCK_WRITE, 0, at, 32 * KiB, NULL))
+			sim_fail(d.sim, "the life ended");
+	for (int i = 0; !closed_segment(&d, stream) && i < 100; i++)
+		checkpoint_often(&d, 10);
+	checkpoint_often(&d, 3); /* what they change is not in it */
+	seg = closed_segment(&d, stream);
+	if (!seg)
+		sim_fail(d.sim, "there is no such segment");
+	segments_live(d.world.volumes[0], seg->id, -(int64_t)seg->live); /* drifts */
+	checkpoint_often(&d, 3);
+	if (!come_to_rest(&d) || stats_of(&d).doubtful != 1)
+		sim_fail(d.sim, "%llu segments are in doubt",
+			 (unsigned long long)stats_of(&d).doubtful);
+	if (stats_of(&d).health != VOLUME_IMPAIRED || seg->state != SEGMENT_CLOSED)
+		sim_fail(d.sim, "nobody would know");
+	if (world_check(&d.world, 0) <= 0)
+		sim_fail(d.sim, "the check does not name it");
+	if (!drill_verify_live(&d, 0) || !overwrite(&d, 2 * volume, 64 * KiB) ||
+	    !drill_verify_live(&d, 0) || seg->state != SEGMENT_CLOSED)
+		sim_fail(d.sim, "the volume did not go on");
+	drill_free(&d);
+}
+
+/* E4, E8: a segment that is counted as dead, but is not, is not given back: what lives in it stays
+ * readable, the volume is impaired, and goes on. */
+static void drifted_counters_free_nothing(void **state)
+{
+	struct seeds seeds = seeds_to_run(1);
+
+	(void)state;
+	for (uint64_t seed = seeds.first; seed <= seeds.last; seed++) {
+		doubt(seed, STORE_STREAM_USER);
+		doubt(seed, STORE_STREAM_MAP);
+	}
+}
+
+/* E6: a store that is filled until nothing fits finds its way back by a trim, again and again. */
+static void a_full_store_takes_trims(void **state)
+{
+	struct seeds seeds = seeds_to_run(1);
+
+	(void)state;
+	for (uint64_t seed = seeds.first; seed <= seeds.last; seed++) {
+		const uint64_t volume = 160 * MiB;
+		struct drill d;
+
+		start(&d, seed, volume, 96 * MiB);
+		for (int round = 0; round < 3; round++) {
+			uint64_t piece = 64 * KiB << sim_below(d.sim, 4);
+			uint64_t at = 0;
+			int error = 0;
+
+			d.errors_ok = true;
+			while (error == 0 && at < volume) {
+				if (!drill_io(&d, 0, BLOCK_WRITE, 0, at, piece, &error))
+					sim_fail(d.sim, "the life ended");
+				at += piece;
+			}
+			d.errors_ok = false;
+			if (error != -ENOSPC || at < 32 * MiB)
+				sim_fail(d.sim, "error %d after %llu MiB", error,
+					 (unsigned long long)(at / MiB));
+			check(&d);
+			if (!drill_io(&d, 0, BLOCK_TRIM, 0, 0, volume, NULL) || !come_to_rest(&d) ||
+			    !drill_io(&d, 0, BLOCK_WRITE, 0, 0, 64 * KiB, NULL))
+				sim_fail(d.sim, "the life ended");
+		}
+		drill_down(&d);
+		drill_free(&d);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -188,6 +297,8 @@ int main(void)
 	    cmocka_unit_test(an_idle_volume_gives_space_back),
 	    cmocka_unit_test(copies_survive_lives),
 	    cmocka_unit_test(many_segments_are_given_back),
+	    cmocka_unit_test(a_full_store_takes_trims),
+	    cmocka_unit_test(drifted_counters_free_nothing),
 	};
 
 	if (getenv("SIM_TEST"))
