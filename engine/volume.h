@@ -96,6 +96,9 @@ struct engine {
 	struct list busy;     /* volumes with requests, now or a moment ago */
 	uint32_t n_busy;
 	uint32_t n_deep;        /* of them, those that want more than a share */
+	uint32_t others_busy;   /* on other loops, as of this turn */
+	uint32_t others_light;  /* of them, those that are not deep */
+	uint32_t busy_loops;    /* with this one */
 	uint64_t n_light_asked; /* requests of the others, ever */
 	struct io_op next_turn;
 	bool turning;
@@ -416,6 +419,7 @@ struct volume {
 	uint64_t turn_at;    /* io_now of the turn in which `taken` requests were taken up */
 	uint32_t taken;
 	bool is_deep;
+	uint64_t deep_at;   /* when it wanted more last */
 	bool starved_again; /* by the step under way */
 	uint32_t n_ops;     /* from the pools */
 	uint32_t n_read_ios;
