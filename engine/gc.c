@@ -259,13 +259,14 @@ static void gc_leave(struct gc *g)
 
 static void on_read(struct store_io *io)
 {
-	struct gc *g = container_of(io, struct gc, io);
-	uint32_t len = (uint32_t)min_u64(UNIT_BYTES, g->victim->tail - g->at);
+	struct gc_read *r = container_of(io, struct gc_read, io);
+	struct gc *g = r->gc;
 
 	/* What can't be read stays where it is: nothing below takes zeroes for data. */
 	if (io->result < 0)
-		memset(g->buf + g->at, 0, len);
-	g->at += len;
+		memset(r->buf, 0, r->len);
+	if (--g->n_reads > 0)
+		return;
 	g->state = GC_READ;
 	gc_step(g);
 }
@@ -273,17 +274,24 @@ static void on_read(struct store_io *io)
 static int gc_read(struct gc *g)
 {
 	struct volume *v = g->volume;
-	uint32_t len = (uint32_t)min_u64(UNIT_BYTES, g->victim->tail - g->at);
 
-	if (len == 0) {
+	if (g->at == g->victim->tail) {
 		gc_parse(g);
 		g->state = GC_COPY;
 		return 0;
 	}
 	g->state = GC_WAIT_READ;
-	g->io.done = on_read;
-	store_read(v->store, v->loop, &g->io, g->victim->id, g->at, g->buf + g->at,
-		   (uint32_t)round_up(len, v->store->info.alignment));
+	while (g->at < g->victim->tail && g->n_reads < GC_READS) {
+		struct gc_read *r = &g->reads[g->n_reads++];
+
+		r->gc = g;
+		r->buf = g->buf + g->at;
+		r->len = (uint32_t)min_u64(UNIT_BYTES, g->victim->tail - g->at);
+		r->io.done = on_read;
+		store_read(v->store, v->loop, &r->io, g->victim->id, g->at, r->buf,
+			   (uint32_t)round_up(r->len, v->store->info.alignment));
+		g->at += r->len;
+	}
 	return 1;
 }
 
