@@ -13,7 +13,6 @@ from clients import NUMBERS
 TURN_COLUMNS = ("cell", "transport", "client", "server", "kind", "round", *NUMBERS, "error")
 ROW_COLUMNS = ("cell", "transport", "client", "server", "kind", "turns", *NUMBERS,
                "iops_low", "iops_high", "to_raw", "to_best_direct", "error")
-BEGIN, END = "<!-- bench begin -->", "<!-- bench end -->"
 HEAD = ("server", "I/O", "client", "over", "IOPS", "low - high", "MB/s", "p50 us", "p99 us", "p99.9 us",
         "server CPU us/IO", "client CPU us/IO", "x raw", "x best direct")
 
@@ -111,13 +110,14 @@ def markdown(cells, rows, facts, notes):
     return "\n".join(out) + "\n"
 
 
-def publish(path, text):
-    """Puts the tables between the two markers of a document."""
+def publish(path, text, name="bench"):
+    """Puts the tables between the two markers of that name in a document."""
+    begin, end = f"<!-- {name} begin -->", f"<!-- {name} end -->"
     with open(path, encoding="utf-8") as f:
-        before, rest = f.read().split(BEGIN)
-        after = rest.split(END)[1]
+        before, rest = f.read().split(begin)
+        after = rest.split(end)[1]
     with open(path, "w", encoding="utf-8") as f:
-        f.write(f"{before}{BEGIN}\n{text}{END}{after}")
+        f.write(f"{before}{begin}\n{text}{end}{after}")
 
 
 def first_line(*command):
