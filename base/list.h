@@ -55,6 +55,17 @@ static inline struct list *list_pop(struct list *l)
 	return node;
 }
 
+/* The same with the last. */
+static inline struct list *list_pop_tail(struct list *l)
+{
+	struct list *node = l->prev;
+
+	if (node == l)
+		return NULL;
+	list_remove(node);
+	return node;
+}
+
 /* Moves all of `from` to the end of `to`. */
 static inline void list_splice_tail(struct list *to, struct list *from)
 {

@@ -94,7 +94,9 @@ bool checkpoint_make_room(struct volume *v, bool must)
 		more = overlay_growth(&v->active, n);
 	}
 	/* Whatever keeps a checkpoint from beginning wakes us when it ends. */
-	if (!must && more > 0 && e->overlay_bytes + more > e->overlay_limit &&
+	if (!must && more > 0 &&
+	    (e->overlay_bytes + more > e->overlay_limit ||
+	     v->overlay_bytes + more > fair_overlay(v)) &&
 	    (e->n_checkpoints > 0 || v->holds > 0 || v->moving)) {
 		if (list_empty(&v->no_overlay))
 			list_add_tail(&e->no_overlay, &v->no_overlay);

@@ -93,16 +93,15 @@ int engine_new(struct io_loop *loop, struct store *store, const struct engine_co
 	if (config)
 		e->config = *config;
 	engine_defaults(&e->config);
-	list_init(&e->incoming);
 	list_init(&e->kicked);
 	list_init(&e->no_record);
-	list_init(&e->starved);
+	fair_init(e);
 	list_init(&e->map_loads);
 	list_init(&e->volumes);
 	list_init(&e->openings);
 	list_init(&e->no_overlay);
 	list_init(&e->checkpoint_queue);
-	list_init(&e->leaf_starved);
+	list_init(&e->leaf_starving);
 	list_init(&e->gc_queue);
 	list_init(&e->resizes);
 	list_init(&e->hook.node);
@@ -160,7 +159,7 @@ void engine_submit(struct block_dev *dev, struct block_req *req)
 	struct volume *v = container_of(dev, struct volume, dev);
 
 	req->device_private = v;
-	list_add_tail(&v->engine->incoming, &req->link);
+	fair_ask(v, req);
 	engine_wake(v->engine);
 }
 
@@ -217,27 +216,36 @@ static void op_start(struct op *op)
 	}
 }
 
-static bool engine_take_incoming(struct engine *e)
+static void engine_take(struct volume *v, struct block_req *req)
 {
-	struct list *node = list_pop(&e->incoming);
-	struct block_req *req;
 	struct op *op;
 
-	if (!node)
-		return false;
-	req = list_entry(node, struct block_req, link);
 	if (req->op == BLOCK_CACHE) { /* a hint that we need not take */
 		block_done(req, 0);
-		return true;
+		return;
 	}
-	op = op_get(req->device_private, kind_of(req->op));
-	if (!op) { /* a full pool is backpressure */
-		list_add_head(&e->incoming, node);
-		return false;
-	}
+	op = op_get(v, kind_of(req->op));
+	CHECK(op); /* fair.c has looked */
 	op->req = req;
 	op_start(op);
-	return true;
+}
+
+/* First come, first served: who goes on waiting stays at the head. */
+static void volume_feed_starved(struct volume *v)
+{
+	while (!list_empty(&v->starved) && fair_may_read_io(v) && fair_may_read(v)) {
+		struct op *op = list_entry(list_pop(&v->starved), struct op, link);
+
+		op->parked = false;
+		v->starved_again = false;
+		read_step(op);
+		if (!v->starved_again)
+			continue;
+		list_add_head(&v->starved, list_pop_tail(&v->starved));
+		break;
+	}
+	if (!list_empty(&v->starved) && list_empty(&v->starving))
+		list_add_tail(&v->engine->starving, &v->starving);
 }
 
 static void engine_feed_starved(struct engine *e)
@@ -245,13 +253,9 @@ static void engine_feed_starved(struct engine *e)
 	struct list now;
 
 	list_init(&now);
-	list_splice_tail(&now, &e->starved);
-	for (struct list *node; (node = list_pop(&now));) {
-		struct op *op = list_entry(node, struct op, link);
-
-		op->parked = false;
-		read_step(op);
-	}
+	list_splice_tail(&now, &e->starving);
+	for (struct list *node; (node = list_pop(&now));)
+		volume_feed_starved(list_entry(node, struct volume, starving));
 }
 
 static void engine_run(struct io_hook *hook)
@@ -259,9 +263,9 @@ static void engine_run(struct io_hook *hook)
 	struct engine *e = container_of(hook, struct engine, hook);
 	struct list *node;
 
-	if (!list_empty(&e->starved))
+	if (!list_empty(&e->starving))
 		engine_feed_starved(e);
-	if (!list_empty(&e->leaf_starved))
+	if (!list_empty(&e->leaf_starving))
 		leaf_feed_starved(e);
 	while ((node = list_pop(&e->resizes))) {
 		if (volume_ops_start(list_entry(node, struct volume, resize)))
@@ -269,8 +273,7 @@ static void engine_run(struct io_hook *hook)
 		list_add_head(&e->resizes, node);
 		break;
 	}
-	while (engine_take_incoming(e))
-		continue;
+	fair_take(e, engine_take);
 	while ((node = list_pop(&e->kicked)))
 		log_run(list_entry(node, struct volume, kick));
 }
@@ -292,6 +295,7 @@ struct op *op_get(struct volume *v, enum op_kind kind)
 		v->engine->short_of_ops = true;
 		return NULL;
 	}
+	v->n_ops++;
 	memset(op, 0, sizeof(*op));
 	op->volume = v;
 	op->kind = kind;
@@ -299,6 +303,18 @@ struct op *op_get(struct volume *v, enum op_kind kind)
 	list_init(&op->lock);
 	list_init(&op->wait.link);
 	return op;
+}
+
+void op_put(struct op *op)
+{
+	struct engine *e = op->volume->engine;
+
+	fair_op_ended(op->volume);
+	pool_put(e->ops, op);
+	if (e->short_of_ops) {
+		e->short_of_ops = false;
+		engine_wake(e);
+	}
 }
 
 void op_done(struct op *op)
@@ -317,11 +333,7 @@ void op_done(struct op *op)
 		block_put(e, op->head);
 	if (op->tail)
 		block_put(e, op->tail);
-	pool_put(e->ops, op);
-	if (e->short_of_ops) {
-		e->short_of_ops = false;
-		engine_wake(e);
-	}
+	op_put(op);
 	if (req) {
 		block_done(req, error);
 	} else if (gc) {
@@ -351,7 +363,12 @@ void block_put(struct engine *e, uint8_t *block)
 
 void op_starve(struct op *op)
 {
+	struct volume *v = op->volume;
+
 	CHECK(!op->parked);
 	op->parked = true;
-	list_add_tail(&op->volume->engine->starved, &op->link);
+	v->starved_again = true;
+	list_add_tail(&v->starved, &op->link);
+	if (list_empty(&v->starving))
+		list_add_tail(&v->engine->starving, &v->starving);
 }

@@ -90,7 +90,27 @@ struct volume_stats {
 	uint64_t hydrated; /* of them, copied in or passed by; base_size: only to be detached */
 	uint64_t hydrate_failed; /* bytes in the newest pass that the base could not give */
 	uint64_t base_bytes;     /* read from the base since open, for whatever reason */
+	bool scrubbing;
+	uint64_t scrub_bytes; /* of the volume, that the scrub under way has passed */
+	uint64_t scrub_read;  /* that it has read */
+	uint64_t scrub_bad;   /* places that it found */
 };
+
+enum volume_bad_kind {
+	VOLUME_BAD_BLOCKS, /* they are not what was written, or can't be read */
+	VOLUME_BAD_LEAF,   /* the piece of the map, on disk, that says where these blocks are */
+	VOLUME_BAD_INDEX,  /* the same, a level higher */
+	VOLUME_BAD_ROOT,   /* the root of the map, or a usage page: `lba` counts them */
+};
+
+/* Something known to be bad. */
+struct volume_bad {
+	uint64_t lba; /* blocks of 4 KiB */
+	uint64_t blocks;
+	enum volume_bad_kind kind;
+	const char *why; /* a constant */
+};
+#define VOLUME_BAD_MAX 64 /* kept of a volume */
 
 struct volume_base;
 struct volume_view;
@@ -110,6 +130,7 @@ struct volume_op {
 	void *arg;
 	uint64_t n_wrong;
 	bool counters_only; /* check: do not read the stored blocks */
+	uint64_t rate;      /* scrub: bytes read a second; 0: the default */
 
 	/* Snapshots and views, below. */
 	struct id snapshot; /* snapshot, unpin, view_open: its id. create: the base; all 0: none */
@@ -162,6 +183,17 @@ void volume_delete(struct volume_op *op);
 /* Walks everything: counters against maps, and with `say` every stored block against its checksum.
  */
 void volume_check(struct volume_op *op);
+/* Reads everything that lives in the volume from disk, its map too, and holds it against its
+ * checksums, behind I/O. op->n_wrong: how many bad places it found, each told as a read would
+ * (engine_config.bad_block) and listed. -EBUSY: it is being scrubbed; -ECANCELED: stopped, or the
+ * volume is closed. volume_stats tells how far it is. */
+void volume_scrub(struct volume_op *op);
+void volume_scrub_stop(struct volume *volume); /* it ends soon; none under way is legal */
+/* What is known to be bad, in no order; returns how many. *ret_more: there is more than is kept. A
+ * place goes when it is overwritten, trimmed or read well; with the last of them the health is OK
+ * again. */
+unsigned volume_bad(const struct volume *volume, struct volume_bad ret_places[VOLUME_BAD_MAX],
+		    bool *ret_more);
 
 /* ---- Snapshots ----------------------------------------------------------------------------------
  *

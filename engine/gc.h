@@ -86,6 +86,9 @@ struct gc {
 void gc_rest(struct gc *g, uint64_t delay);
 /* Whether the map names this place for the block: 1, 0; -EAGAIN: asleep until its leaf is there. */
 int gc_is_live(struct gc *g, const struct gc_block *b);
+/* A part of one of the three things to do to a victim is done: reading, copying, moving. Users may
+ * log what its share makes free. */
+void gc_pace(struct gc *g, uint64_t part, uint64_t whole);
 /* The step GC_MOVE. */
 int gc_move(struct gc *g);
 

@@ -338,7 +338,7 @@ static void hydrate_look_again(struct hydrate *h)
 
 		if (u->state == UNIT_QUEUED) {
 			list_remove(&u->op->link);
-			pool_put(h->volume->engine->ops, u->op);
+			op_put(u->op);
 			u->state = UNIT_READY;
 		}
 		if (u->state == UNIT_READY)

@@ -70,12 +70,23 @@ struct part {
 	uint32_t payload; /* bytes */
 };
 
+/* One of up to 1 MiB is whole (E3). A larger one may be cut smaller, so that others have their turn
+ * in between. */
+static uint32_t write_part(const struct op *op)
+{
+	uint32_t most = op->end - op->first > RECORD_BLOCKS_MAX
+			    ? fair_blocks(op->volume, RECORD_BLOCKS_MAX)
+			    : RECORD_BLOCKS_MAX;
+
+	return (uint32_t)min_u64(op->end - op->next, most);
+}
+
 static void part_size(const struct op *op, struct part *ret_part)
 {
 	*ret_part = (struct part){.runs = 1, .alone = op->kind == OP_SNAPSHOT};
 	switch (op->kind) {
 	case OP_WRITE:
-		ret_part->sums = (uint32_t)min_u64(op->end - op->next, RECORD_BLOCKS_MAX);
+		ret_part->sums = write_part(op);
 		ret_part->payload = ret_part->sums * BLOCK_SIZE;
 		ret_part->entries = ret_part->sums;
 		return;
@@ -122,7 +133,8 @@ static bool part_fits(const struct fill *f, const struct part *part)
 	    h->n_sums + part->sums > RECORD_BLOCKS_MAX ||
 	    f->entries + part->entries > RECORD_ENTRIES_MAX)
 		return false;
-	if (part->alone && h->n_runs > 0)
+	if (h->n_runs > 0 &&
+	    (part->alone || h->n_sums + part->sums > fair_blocks(f->volume, RECORD_BLOCKS_MAX)))
 		return false;
 	return fill_header(f, part->runs, part->sums) + f->payload + part->payload + kept <=
 	       f->room;
@@ -417,14 +429,6 @@ static void record_put(struct engine *e, struct record *rec)
 		volume_kick(list_entry(node, struct volume, no_record));
 }
 
-static bool op_has_payload(const struct volume *v)
-{
-	struct part part;
-
-	part_size(list_first(&v->write_queue, struct op, link), &part);
-	return part.payload > 0;
-}
-
 /* False: nothing can be appended now. */
 static bool record_begin(struct volume *v)
 {
@@ -432,6 +436,7 @@ static bool record_begin(struct volume *v)
 	bool is_cut = list_first(&v->write_queue, struct op, link)->kind == OP_SNAPSHOT;
 	struct record *rec;
 	struct fill f;
+	struct part part;
 
 	if (v->failed) {
 		log_fail_queued(v, -EIO);
@@ -439,7 +444,10 @@ static bool record_begin(struct volume *v)
 	}
 	if ((!is_cut && checkpoint_must_wait(v)) || !checkpoint_make_room(v, is_cut))
 		return false;
-	if (op_has_payload(v) && gc_holds_back(v))
+	part_size(list_first(&v->write_queue, struct op, link), &part);
+	if (part.payload > 0 && gc_holds_back(v))
+		return false;
+	if (!fair_may_write(v, part.payload / BLOCK_SIZE))
 		return false;
 	rec = record_get(v);
 	if (!rec)
@@ -460,6 +468,7 @@ static bool record_begin(struct volume *v)
 	record_seal(v, rec, &f);
 	list_add_tail(&v->in_flight, &rec->link);
 	v->n_in_flight++;
+	fair_write_started(v, rec, rec->h.payload_length / BLOCK_SIZE);
 	rec->io.done = record_on_append;
 	store_append(v->store, v->loop, &rec->io, rec->h.segment, rec->h.offset, rec->iov,
 		     (int)rec->n_iov);
@@ -471,6 +480,7 @@ static void record_on_append(struct store_io *io)
 	struct record *rec = container_of(io, struct record, io);
 	struct volume *v = rec->volume;
 
+	fair_write_ended(v, rec);
 	rec->segment->users--;
 	rec->completed = true;
 	rec->error = io->result < 0 ? (int)io->result : 0;
@@ -612,6 +622,8 @@ static void record_publish(struct volume *v, struct record *rec)
 	v->published_sum = rec->h.checksum;
 	v->published_segment = rec->h.segment;
 	v->published_end = rec->h.offset + rec->h.header_length + rec->h.payload_length;
+	if (v->bad.n > 0)
+		bad_published(v, &rec->h, rec->runs);
 	if (rec->runs[0].type == RUN_SNAPSHOT)
 		cut_place(v, &rec->runs[0]);
 }

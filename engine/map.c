@@ -216,6 +216,15 @@ static struct map_load *load_find(struct map *m, enum map_page_kind kind, uint64
 	return NULL;
 }
 
+static void leaf_starve(struct leaf_wait *wait)
+{
+	struct volume *v = wait->map->volume;
+
+	list_add_tail(&v->leaf_starved, &wait->link);
+	if (list_empty(&v->leaf_starving))
+		list_add_tail(&v->engine->leaf_starving, &v->leaf_starving);
+}
+
 static void load_start(struct map *m, enum map_page_kind kind, uint64_t number,
 		       const struct blob_ref *ref, struct leaf_wait *wait)
 {
@@ -226,11 +235,12 @@ static void load_start(struct map *m, enum map_page_kind kind, uint64_t number,
 		list_add_tail(&load->waiters, &wait->link);
 		return;
 	}
-	load = pool_get(e->loads);
+	load = fair_may_load(m->volume) ? pool_get(e->loads) : NULL;
 	if (!load) {
-		list_add_tail(&e->leaf_starved, &wait->link);
+		leaf_starve(wait);
 		return;
 	}
+	m->volume->n_loads++;
 	CHECK(ref->length > 0);
 	load->buffer = pool_get(e->blobs);
 	CHECK(load->buffer); /* there are as many */
@@ -246,15 +256,19 @@ static void load_start(struct map *m, enum map_page_kind kind, uint64_t number,
 	load_read(load);
 }
 
-/* Whether the reference can lead to a blob; its parent's checksum was right, but it came from a
- * disk all the same. */
+bool blob_ref_is_possible(const struct volume *v, enum map_page_kind kind,
+			  const struct blob_ref *ref)
+{
+	const struct segment *seg = segments_find(v, ref->segment);
+	uint32_t most = kind == MAP_LEAF ? LEAF_BYTES_MAX : INDEX_BYTES_MAX;
+
+	return seg && seg->stream == STORE_STREAM_MAP && ref->length <= most &&
+	       (uint64_t)ref->offset + ref->length <= v->store->info.segment_size;
+}
+
 static bool ref_is_possible(const struct volume *v, const struct map_load *load)
 {
-	const struct segment *seg = segments_find(v, load->ref.segment);
-	uint32_t most = load->kind == MAP_LEAF ? LEAF_BYTES_MAX : INDEX_BYTES_MAX;
-
-	return seg && seg->stream == STORE_STREAM_MAP && load->ref.length <= most &&
-	       (uint64_t)load->ref.offset + load->ref.length <= v->store->info.segment_size;
+	return blob_ref_is_possible(v, load->kind, &load->ref);
 }
 
 static void load_read(struct map_load *load)
@@ -314,22 +328,6 @@ static int load_decode(const struct map_load *load, const uint8_t *blob)
 	return r < 0 ? -EIO : 0;
 }
 
-static void load_failed(const struct map_load *load)
-{
-	struct volume *v = load->map->volume;
-	struct engine_config *config = &v->engine->config;
-	bool is_leaf = load->kind == MAP_LEAF;
-	uint64_t blocks = is_leaf ? LEAF_BLOCKS : LEAF_BLOCKS * INDEX_LEAVES;
-
-	v->stats.bad_reads++;
-	if (v->stats.health == VOLUME_OK)
-		v->stats.health = VOLUME_IMPAIRED;
-	if (config->bad_block)
-		config->bad_block(config->bad_block_arg, v->id, load->number * blocks,
-				  is_leaf ? "its map leaf can't be read"
-					  : "its map's index page can't be read");
-}
-
 static bool only_taken(const struct map_load *load)
 {
 	list_for_each (&load->waiters, node)
@@ -355,12 +353,13 @@ static void wait_end(struct engine *e, struct leaf_wait *wait, bool there, int e
 	else if (there || error)
 		wait->wake(wait, error);
 	else /* all that is in the cache is pinned */
-		list_add_tail(&e->leaf_starved, &wait->link);
+		leaf_starve(wait);
 }
 
 static void load_end(struct map_load *load, const uint8_t *blob, int error)
 {
-	struct engine *e = load->map->volume->engine;
+	struct volume *v = load->map->volume;
+	struct engine *e = v->engine;
 	struct map_page *page = NULL;
 	bool stale = load->stale;
 	struct list now;
@@ -369,12 +368,15 @@ static void load_end(struct map_load *load, const uint8_t *blob, int error)
 	if (!error)
 		error = load_decode(load, blob);
 	if (error && !stale)
-		load_failed(load);
+		bad_page(v, load->kind, load->number);
+	else if (!error && !stale)
+		bad_page_good(v, load->kind, load->number);
 	if (!error && !stale && !only_taken(load))
 		page = load_put(load);
 	list_splice_tail(&now, &load->waiters);
 	list_remove(&load->link);
 	pool_put(e->blobs, load->buffer);
+	load->map->volume->n_loads--;
 	pool_put(e->loads, load);
 	if (page)
 		page->pins++;
@@ -404,21 +406,37 @@ void map_forget(struct map *m)
 	map_cache_drop_all(cache_of(m), &m->pages);
 }
 
-void leaf_feed_starved(struct engine *e)
+/* First come, first served, as long as the volume has loads to be had. */
+static void leaf_feed_volume(struct volume *v)
 {
 	struct list now;
+	struct list *node;
 
 	list_init(&now);
-	list_splice_tail(&now, &e->leaf_starved);
-	for (struct list *node; (node = list_pop(&now));) {
+	list_splice_tail(&now, &v->leaf_starved);
+	while ((v->failed || fair_may_load(v)) && (node = list_pop(&now))) {
 		struct leaf_wait *wait = list_entry(node, struct leaf_wait, link);
 		struct map_page *leaf;
 
-		if (wait->take && wait->map->volume->failed)
-			wait->take(wait, &e->scratch->leaf, -EIO);
+		if (wait->take && v->failed)
+			wait->take(wait, &v->engine->scratch->leaf, -EIO);
 		else if (!wait->take && map_leaf(wait->map, wait->number, &leaf) == 0)
 			wait->wake(wait, 0);
 		else
 			map_load(wait->map, wait->number, wait);
 	}
+	list_splice_tail(&now, &v->leaf_starved);
+	list_splice_tail(&v->leaf_starved, &now);
+	if (!list_empty(&v->leaf_starved) && list_empty(&v->leaf_starving))
+		list_add_tail(&v->engine->leaf_starving, &v->leaf_starving);
+}
+
+void leaf_feed_starved(struct engine *e)
+{
+	struct list now;
+
+	list_init(&now);
+	list_splice_tail(&now, &e->leaf_starving);
+	for (struct list *node; (node = list_pop(&now));)
+		leaf_feed_volume(list_entry(node, struct volume, leaf_starving));
 }

@@ -18,6 +18,20 @@ static void status_step(struct op *op);
 static void read_on_io(struct store_io *store_io);
 static void read_part_done(struct op *op);
 
+static struct read_io *read_io_get(struct volume *v)
+{
+	struct read_io *io = fair_may_read_io(v) ? pool_get(v->engine->read_ios) : NULL;
+
+	v->n_read_ios += io != NULL;
+	return io;
+}
+
+static void read_io_put(struct volume *v, struct read_io *io)
+{
+	v->n_read_ios--;
+	pool_put(v->engine->read_ios, io);
+}
+
 static bool op_is_edges(const struct op *op)
 {
 	return op->kind != OP_READ;
@@ -96,17 +110,6 @@ static uint8_t *read_target(const struct op *op, uint64_t lba, uint32_t *ret_fro
 	return (uint8_t *)op->req->buf + (from - op->req->offset);
 }
 
-void volume_bad_block(struct volume *v, uint64_t lba, const char *why)
-{
-	struct engine_config *config = &v->engine->config;
-
-	v->stats.bad_reads++;
-	if (v->stats.health == VOLUME_OK)
-		v->stats.health = VOLUME_IMPAIRED;
-	if (config->bad_block)
-		config->bad_block(config->bad_block_arg, v->id, lba, why);
-}
-
 /* A leaf's checksum was right, but what it says came from a disk all the same. */
 static bool place_is_ours(const struct volume *v, const struct entry *e)
 {
@@ -153,7 +156,7 @@ static int read_one(struct op *op)
 			volume_bad_block(v, op->next, "its map entry leads nowhere");
 			return -EIO;
 		}
-		io = pool_get(v->engine->read_ios);
+		io = fair_may_read(v) ? read_io_get(v) : NULL;
 		if (!io)
 			return -ENOBUFS;
 		read_data(op, io, &e);
@@ -171,12 +174,14 @@ static void read_on_base(struct volume_base_req *req)
 	if (req->error) {
 		volume_bad_block(v, req->lba, "its base snapshot can't be read");
 		op->error = op->error ? op->error : -EIO;
-	} else if (io->bounce) {
-		memcpy(io->copy_to, io->bounce + io->copy_from, io->copy_len);
+	} else {
+		if (io->bounce)
+			memcpy(io->copy_to, io->bounce + io->copy_from, io->copy_len);
+		bad_good(v, req->lba, req->blocks);
 	}
 	if (io->bounce)
 		block_put(v->engine, io->bounce);
-	pool_put(v->engine->read_ios, io);
+	read_io_put(v, io);
 	hydrate_user(v, -1);
 	read_part_done(op);
 }
@@ -214,7 +219,7 @@ static int read_base(struct op *op)
 		volume_bad_block(v, op->next, "its base snapshot is not at hand");
 		return -EIO;
 	}
-	io = pool_get(v->engine->read_ios);
+	io = read_io_get(v);
 	if (!io)
 		return -ENOBUFS;
 	io->op = op;
@@ -243,10 +248,11 @@ static int read_base(struct op *op)
  */
 static uint32_t read_gather(struct op *op, struct read_io *io, const struct entry *e)
 {
+	uint32_t most = fair_blocks(op->volume, READ_IO_BLOCKS);
 	uint32_t n = 1;
 
 	io->sums[0] = e->sum;
-	while (n < READ_IO_BLOCKS && op->next + n < op->end) {
+	while (n < most && op->next + n < op->end) {
 		struct entry more;
 		uint32_t from;
 		uint32_t len;
@@ -288,6 +294,7 @@ static void read_data(struct op *op, struct read_io *io, const struct entry *e)
 	io->segment = segments_find(v, e->segment);
 	CHECK(io->segment);
 	io->segment->users++;
+	fair_read_started(v, io->blocks);
 	op->parts++;
 	op->next = next_block(op, op->next, io->blocks);
 	io->io.done = read_on_io;
@@ -309,6 +316,7 @@ static int read_verify(struct volume *v, struct read_io *io)
 		volume_bad_block(v, io->lba + i, "its checksum is wrong");
 		return -EIO;
 	}
+	bad_good(v, io->lba, io->blocks);
 	return 0;
 }
 
@@ -320,6 +328,7 @@ static void read_on_io(struct store_io *store_io)
 	int r = read_verify(v, io);
 
 	io->segment->users--;
+	fair_read_ended(v, io->blocks);
 	if (r < 0 && !op->error)
 		op->error = r;
 	if (io->bounce) {
@@ -327,7 +336,7 @@ static void read_on_io(struct store_io *store_io)
 			memcpy(io->copy_to, io->bounce + io->copy_from, io->copy_len);
 		block_put(v->engine, io->bounce);
 	}
-	pool_put(v->engine->read_ios, io);
+	read_io_put(v, io);
 	read_part_done(op);
 }
 
@@ -390,7 +399,7 @@ static void status_on_base(struct volume_base_req *req)
 	uint32_t n = req->error ? req->blocks : req->n;
 	uint32_t flags = !req->error && req->zero ? BLOCK_EXTENT_HOLE | BLOCK_EXTENT_ZERO : 0;
 
-	pool_put(v->engine->read_ios, io);
+	read_io_put(v, io);
 	hydrate_user(v, -1);
 	if (status_add(op, n, flags)) {
 		op->next += n;
@@ -405,7 +414,7 @@ static void status_on_base(struct volume_base_req *req)
 static bool status_base(struct op *op)
 {
 	struct volume *v = op->volume;
-	struct read_io *io = v->base ? pool_get(v->engine->read_ios) : NULL;
+	struct read_io *io = v->base ? read_io_get(v) : NULL;
 	uint64_t end = min_u64(op->end, op->next + STATUS_LOOKUPS);
 	uint64_t n = 1;
 

@@ -120,8 +120,8 @@ static int apply_one(struct opening *o, const struct record_header *h, struct se
 	v->stats.replayed++;
 	if (runs[0].type == RUN_SNAPSHOT && h->n_runs == 1 && cut_place(v, &runs[0]) < 0)
 		return open_error(o, -ENOMEM, "no memory for replaying its log");
-	if (!payload_good && v->stats.health == VOLUME_OK)
-		v->stats.health = VOLUME_IMPAIRED;
+	if (!payload_good)
+		bad_end_anew(v, true); /* which block it is, its reader or a scrub finds out */
 	return 0;
 }
 

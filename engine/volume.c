@@ -40,6 +40,7 @@ struct volume *volume_alloc(struct engine *e, struct id id)
 	list_init(&v->map.pages);
 	v->map.volume = v;
 	list_init(&v->cuts);
+	fair_join(v);
 	list_init(&v->cuts_asked);
 	list_init(&v->views);
 	list_init(&v->views_waiting);
@@ -56,6 +57,7 @@ void volume_free(struct volume *v)
 {
 	if (!v)
 		return;
+	fair_leave(v);
 	v->engine->n_volumes--;
 	list_remove(&v->of_engine);
 	list_remove(&v->no_overlay);
@@ -95,6 +97,7 @@ void volume_stats(const struct volume *v, struct volume_stats *ret_stats)
 	ret_stats->base = v->sb.base;
 	ret_stats->base_size = v->sb.base_size;
 	ret_stats->hydrated = hydrate_cursor(v);
+	scrub_stats(v, ret_stats);
 	ret_stats->live_bytes = 0;
 	ret_stats->spares = v->segments.n_spare[STORE_STREAM_USER] +
 			    v->segments.n_spare[STORE_STREAM_MAP] +
@@ -269,6 +272,7 @@ void volume_close(struct volume_op *op)
 	v->closing = true;
 	gc_kick(v);
 	hydrate_kick(v);
+	volume_scrub_stop(v);
 	v->close_op = op;
 	op->err.code = 0;
 	v->close_state = CLOSE_WAIT_LOG;
@@ -288,9 +292,9 @@ static void close_finish(struct io_op *io)
 
 static bool is_at_rest(const struct volume *v)
 {
-	return !v->idle_armed && !v->hold_armed && hydrate_is_at_rest(v) && !gc_is_at_work(v) &&
-	       !v->segments.retrying && !v->segments.lending && !v->segments.free_busy &&
-	       !v->checkpoint && confirm_is_at_rest(v);
+	return !v->idle_armed && !v->hold_armed && fair_is_at_rest(v) && hydrate_is_at_rest(v) &&
+	       !gc_is_at_work(v) && !v->segments.retrying && !v->segments.lending &&
+	       !v->segments.free_busy && !v->checkpoint && confirm_is_at_rest(v);
 }
 
 void volume_close_kick(struct volume *v)
@@ -302,7 +306,7 @@ void volume_close_kick(struct volume *v)
 	case CLOSE_WAIT_CHECKPOINT:
 		return;
 	case CLOSE_WAIT_LOG:
-		if (!log_is_quiet(v) || !hydrate_is_at_rest(v))
+		if (!log_is_quiet(v) || !hydrate_is_at_rest(v) || v->scrub)
 			return;
 		v->close_state = CLOSE_WAIT_CHECKPOINT;
 		v->close_wait.done = close_on_checkpoint;

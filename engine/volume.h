@@ -3,6 +3,7 @@
  * What the files of engine/ share. A volume's parts, each with the file that owns it:
  *
  *   engine.c      pools, the turn hook, submit
+ *   fair.c        shares of the loop and its disk, by volume
  *   log.c         records: build, append, publish, sync
  *   write.c       write, zero, trim; sub-block edges
  *   read.c        reads, block status
@@ -17,6 +18,8 @@
  *   cut.c         snapshots as points in the log, pins; cut_group.c: of several volumes
  *   view.c        reads pinned roots
  *   hydrate.c     the base snapshot: reading it, copying it in
+ *   scrub.c       reads all that lives, and tells what is bad
+ *   bad.c         what is known to be bad, and the volume's health
  *   volume.c      create, close, resize
  *   check.c       the full walk
  */
@@ -43,13 +46,12 @@
 /* The most entries that one record of ours puts into an overlay. */
 #define RECORD_ENTRIES_MAX 512
 #define GC_CREDIT          3 /* bytes that may be copied for each that users log */
-#define PACE_DEBT                                                                                  \
-	((int64_t)(2 * MiB))        /* the most that users may have logged ahead of the collector */
-#define OVERLAYS_MIN  (1024 * 1024) /* bytes for the overlays of a loop */
-#define MAP_OUT_MIN   (96 * 1024)   /* a buffer of blobs on their way to the map stream */
-#define MAP_OUT_MAX   (512 * 1024)
-#define MAP_LOADS_MIN 2 /* at a time */
-#define MAP_LOADS_MAX 64
+#define PACE_DEBT          ((int64_t)(256 * KiB)) /* that users may have logged ahead of the collector */
+#define OVERLAYS_MIN       (1024 * 1024)          /* bytes for the overlays of a loop */
+#define MAP_OUT_MIN        (96 * 1024) /* a buffer of blobs on their way to the map stream */
+#define MAP_OUT_MAX        (512 * 1024)
+#define MAP_LOADS_MIN      2 /* at a time */
+#define MAP_LOADS_MAX      64
 
 /* ---- The loop's engine --------------------------------------------------------------------------
  */
@@ -67,12 +69,10 @@ struct engine {
 	struct pool *blobs;    /* BLOB_BUFFER: one for each load */
 	struct list map_loads; /* under way */
 	struct map_scratch *scratch;
-	struct list incoming;     /* requests that came since the last turn, or wait for an op */
-	struct list kicked;       /* volumes with something to do */
-	struct list no_record;    /* volumes that wait for a record */
-	struct list starved;      /* ops that wait for a read_io or a block */
-	struct list leaf_starved; /* waits for a load, or for room in the cache */
-	struct list resizes;      /* volumes whose resize waits for an op */
+	struct list kicked;           /* volumes with something to do */
+	struct list no_record;        /* volumes that wait for a record */
+	struct list leaf_starving;    /* volumes with waits for a load, or for room in the cache */
+	struct list resizes;          /* volumes whose resize waits for an op */
 	struct list checkpoint_queue; /* volumes whose checkpoint waits for others to end */
 	uint32_t n_checkpoints;       /* under way */
 	struct list openings;         /* those that wait for others to be opened */
@@ -88,6 +88,28 @@ struct engine {
 	struct io_hook hook;
 	struct io_op wake;
 	bool waking;
+
+	/* Fairness (fair.c). */
+	struct list asking;   /* volumes with requests that have no op yet */
+	struct list starving; /* volumes with ops that wait for their share, or a pooled object */
+	struct list busy;     /* volumes with requests, now or a moment ago */
+	uint32_t n_busy;
+	uint32_t n_deep;        /* of them, those that want more than a share */
+	uint64_t n_light_asked; /* requests of the others, ever */
+	struct io_op next_turn;
+	bool turning;
+	struct record *lane_owner; /* the large record that is with the disk */
+	struct list lane_waiting;  /* volumes, by lane_tag */
+	uint64_t lane_since;
+	uint64_t lane_light; /* n_light_asked then */
+	uint64_t lane_time;  /* its tag */
+	uint64_t lane_free_at;
+	uint64_t lane_rest_tag; /* for those below it, at once */
+	struct io_op lane_timer;
+	uint64_t lane_wake_at;
+	bool lane_timing;
+	bool lane_awaited; /* its timer, by a volume that closes */
+
 	bool short_of_ops; /* somebody waits for an op */
 	uint32_t n_volumes;
 };
@@ -234,7 +256,7 @@ struct op {
 	uint8_t *head;
 	uint8_t *tail;
 	bool locked;
-	bool parked; /* on the engine's starved list */
+	bool parked; /* on the volume's starved list */
 };
 
 /* One read of the store on behalf of an op. */
@@ -263,6 +285,7 @@ struct record {
 	bool completed;
 	int error;
 	struct segment *segment;
+	uint32_t cost; /* fair.c */
 	struct record_header h;
 	uint32_t n_entries; /* that it puts into an overlay */
 	uint32_t n_ops;
@@ -298,6 +321,12 @@ struct cut {
 };
 
 enum cut_state { CUT_ASKED, CUT_QUEUED, CUT_SEQUENCED, CUT_PLACED };
+
+struct bad_list {
+	struct volume_bad places[VOLUME_BAD_MAX];
+	unsigned n;
+	bool more; /* than the list has room for, or known places of unknown number */
+};
 
 enum close_state {
 	CLOSE_NOT,
@@ -375,6 +404,28 @@ struct volume {
 	bool reap_later;     /* dead segments wait for the next checkpoint */
 	struct volume_op *close_op;
 
+	/* Fairness. */
+	struct list asked; /* struct block_req: have no op yet */
+	struct list asking;
+	struct list busy;
+	uint64_t asked_at;   /* io_now of the newest */
+	uint64_t busy_until; /* looked at then */
+	uint64_t turn_at;    /* io_now of the turn in which `taken` requests were taken up */
+	uint32_t taken;
+	bool is_deep;
+	bool starved_again; /* by the step under way */
+	uint32_t n_ops;     /* from the pools */
+	uint32_t n_read_ios;
+	uint32_t read_cost; /* with the disk */
+	uint32_t write_cost;
+	struct list starved; /* ops */
+	struct list starving;
+	struct list lane_waiting;
+	uint64_t lane_tag;
+	uint32_t n_loads;
+	struct list leaf_starved; /* struct leaf_wait */
+	struct list leaf_starving;
+
 	/* Snapshots. */
 	struct list cuts;          /* struct cut */
 	struct list cuts_asked;    /* struct volume_op, not yet published */
@@ -391,6 +442,10 @@ struct volume {
 	struct volume_base *base;
 	struct hydrate *hydrate; /* NULL: there is no base */
 
+	/* Integrity. */
+	struct bad_list bad;
+	struct scrub *scrub; /* under way, or NULL */
+
 	struct volume_op *resize_op; /* waits for an op, or NULL */
 	struct list resize;
 	enum close_state close_state;
@@ -405,11 +460,36 @@ void engine_submit(struct block_dev *dev, struct block_req *req);
 void volume_kick(struct volume *v); /* its work is looked at in this turn */
 struct op *op_get(struct volume *v, enum op_kind kind);
 void op_done(struct op *op); /* answers with op->error and frees */
+void op_put(struct op *op);  /* only frees */
 uint8_t *block_get(struct engine *e);
 void block_put(struct engine *e, uint8_t *block);
 /* The op goes on by read_step when a pooled object is back. */
 void op_starve(struct op *op);
 void volume_fail(struct volume *v, int error);
+
+/* fair.c */
+void fair_init(struct engine *e);
+void fair_join(struct volume *v);
+void fair_leave(struct volume *v); /* it has no op any more */
+void fair_ask(struct volume *v, struct block_req *req);
+/* Starts what has its turn. */
+void fair_take(struct engine *e, void (*start)(struct volume *v, struct block_req *req));
+void fair_op_ended(struct volume *v);
+/* Whether the volume may take a read_io, and read with it. When that changes there is a turn. */
+bool fair_may_read_io(const struct volume *v);
+bool fair_may_read(struct volume *v);
+bool fair_may_load(const struct volume *v); /* a page of its map */
+/* Bytes that its overlay may have, that others find room. */
+uint64_t fair_overlay(const struct volume *v);
+void fair_read_started(struct volume *v, uint32_t blocks);
+void fair_read_ended(struct volume *v, uint32_t blocks);
+/* Whether a record that begins with so many blocks may be appended; else the volume is kicked. */
+bool fair_may_write(struct volume *v, uint32_t blocks);
+void fair_write_started(struct volume *v, struct record *rec, uint32_t blocks);
+void fair_write_ended(struct volume *v, const struct record *rec);
+/* How many blocks to put into one I/O: at most that. */
+uint32_t fair_blocks(const struct volume *v, uint32_t most);
+bool fair_is_at_rest(const struct volume *v);
 
 /* write.c */
 void write_start(struct op *op);
@@ -422,8 +502,26 @@ void write_retry_blocked(struct volume *v);
 void read_start(struct op *op);
 void read_step(struct op *op);
 void status_start(struct op *op);
-/* It is counted, told, and shown as the volume's health. */
+
+/* bad.c: counted, told, kept in the list, and shown as the volume's health */
 void volume_bad_block(struct volume *v, uint64_t lba, const char *why);
+void bad_page(struct volume *v, enum map_page_kind kind, uint64_t number);
+bool bad_is_any(const struct volume *v);
+/* These were read and are good. Cheap when nothing is bad. */
+void bad_good(struct volume *v, uint64_t lba, uint64_t blocks);
+void bad_page_good(struct volume *v, enum map_page_kind kind, uint64_t number);
+/* The root (0), or a usage page (1 and up). */
+void bad_root(struct volume *v, uint32_t number);
+void bad_root_good(struct volume *v, uint32_t number);
+/* What a record has overwritten is bad no more. */
+void bad_published(struct volume *v, const struct record_header *h, const struct run *runs);
+/* A scrub finds all anew that the list had no room for: true if there was any. At its end: whether
+ * there is still. */
+bool bad_begin_anew(struct volume *v);
+void bad_end_anew(struct volume *v, bool more);
+
+/* scrub.c */
+void scrub_stats(const struct volume *v, struct volume_stats *stats);
 
 /* cut.c */
 struct superblock_pin *pin_find(struct superblock *sb, struct id snapshot);
@@ -482,6 +580,10 @@ int map_index(struct map *m, uint64_t number, struct map_page **ret_index);
  * when it is woken. */
 void map_load(struct map *m, uint64_t number, struct leaf_wait *wait);
 void leaf_load(struct volume *v, uint64_t number, struct leaf_wait *wait);
+/* Whether the reference can lead to a blob; its parent's checksum was right, but it came from a
+ * disk all the same. */
+bool blob_ref_is_possible(const struct volume *v, enum map_page_kind kind,
+			  const struct blob_ref *ref);
 /* The leaf has been written anew: what is being loaded of it is old. */
 void map_leaf_changed(struct map *m, uint64_t number);
 /* Nothing in memory of this map can be trusted any more. No page is pinned. */

@@ -84,7 +84,8 @@ static uint64_t object_slot(unsigned slot)
 	return format_segment_offset(SEGMENT, 1) + slot * FORMAT_PAGE;
 }
 
-/* T2: one damaged copy, either of them, costs nothing; it is told, and the next opening mends it. */
+/* T2: one damaged copy, either of them, costs nothing; it is told, and the next opening mends it.
+ */
 static void object_one_copy_damaged(void **state)
 {
 	(void)state;

@@ -161,6 +161,20 @@ static enum sim_fate choose_fate(struct sim *sim, struct disk_op *d)
 	return fate;
 }
 
+static uint64_t queue_due(struct sim *sim, const struct disk_op *d)
+{
+	bool moves = d->kind == SIM_READ || d->kind == SIM_WRITE;
+	uint64_t pipe_ns = moves ? d->len * sim->options.page_ns / 4096 : 0;
+	uint64_t *free_at = &sim->channel_free_at[0];
+
+	for (uint32_t i = 1; i < sim->options.channels; i++)
+		if (sim->channel_free_at[i] < *free_at)
+			free_at = &sim->channel_free_at[i];
+	*free_at = max_u64(*free_at, sim->now) + sim->options.op_ns;
+	sim->pipe_free_at = max_u64(sim->pipe_free_at, sim->now) + pipe_ns;
+	return max_u64(*free_at + pipe_ns, sim->pipe_free_at);
+}
+
 static uint64_t choose_due(struct sim *sim, const struct disk_op *d)
 {
 	uint64_t usual = d->kind == SIM_READ   ? sim->tempo.read_ns
@@ -169,6 +183,8 @@ static uint64_t choose_due(struct sim *sim, const struct disk_op *d)
 
 	if (d->fate == SIM_STALL)
 		return NEVER;
+	if (sim->options.channels)
+		return queue_due(sim, d);
 	return sim->now + sim_latency(sim, usual) * (d->fate == SIM_SLOW ? 1000 : 1);
 }
 

@@ -28,6 +28,8 @@ struct sim {
 	uint64_t digest;
 	uint64_t now;
 	struct sim_options options;
+	uint64_t channel_free_at[64];
+	uint64_t pipe_free_at;
 	struct tempo tempo;
 	enum sim_life life;
 

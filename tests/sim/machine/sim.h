@@ -37,6 +37,12 @@ struct sim_options {
 	uint32_t stall;      /* never completes */
 	uint32_t lose_write; /* completes, and is not there */
 	uint32_t misdirect;  /* lands somewhere else in the file */
+	/* A disk with a queue, first come, first served, in place of latencies by seed: it works on
+	 * so many operations at a time (0: no queue), each takes op_ns, and moves 4 KiB after 4 KiB
+	 * through one pipe. */
+	uint32_t channels; /* at most 64 */
+	uint32_t op_ns;
+	uint32_t page_ns;
 };
 
 struct sim *sim_new(uint64_t seed, const struct sim_options *options); /* NULL: no faults */
