@@ -25,6 +25,18 @@ MIB = 1024 * 1024
 SEGMENT = 8 * MIB
 DEPTH = 32
 SKEWS = {"uniform": 0, "80/20": 80}
+# What a cell at 70 % is held against: target and stretch.
+GOAL_PERCENT = "70"
+GOALS = (("wa", "write amplification", {"uniform": (3.0, 2.5), "80/20": (2.2, 1.8)}, "at most", ""),
+         ("rate_ratio", "rate, to the fresh one", (0.4, 0.6), "at least", " x"),
+         ("p999_ratio", "p99.9, to the fresh one", (3, 2), "at most", " x"),
+         ("silence_ms", "longest silence", (50, 20), "at most", " ms"))
+TABLE = (("pattern", "pattern", 0), ("full_percent", "full, %", 0), ("wa", "write amplification", 2),
+         ("wa_log", "log", 2), ("wa_moved", "moved", 2), ("wa_map", "map", 2),
+         ("checkpoints", "checkpoints", 0), ("iops", "IOPS", 0), ("iops_fresh", "fresh IOPS", 0),
+         ("rate_ratio", "x fresh", 2), ("p50_us", "p50 us", 0), ("p999_us", "p99.9 us", 0),
+         ("p999_ratio", "x fresh", 1), ("silence_ms", "silence ms", 0),
+         ("server_cpu_us", "server CPU us/IO", 1))
 COLUMNS = ("pattern", "full_percent", "written_mib", "wa", "wa_log", "wa_moved", "wa_map", "checkpoints", "iops",
            "iops_fresh", "rate_ratio", "p50_us", "p999_us", "p999_fresh_us", "p999_ratio",
            "silence_ms", "silence_fresh_ms", "server_cpu_us", "error")
@@ -73,6 +85,8 @@ def options():
                    help="some of: " + ",".join(SKEWS))
     p.add_argument("--overwrites", default=env("GC_OVERWRITES", "3"), type=float,
                    help="of the whole volume, before it is measured")
+    p.add_argument("--publish", default=env("PUBLISH", ""), metavar="FILE",
+                   help="a Markdown file whose table between the bench-gc markers is replaced")
     p.add_argument("--quick", action="store_true", help="a minute: 1 GiB, 70 %% full, overwritten twice")
     opt = p.parse_args()
     if opt.quick:
@@ -84,6 +98,46 @@ def store_size(size, percent):
     """Whole groups of segments have heads of 2 MiB: nearly nothing, but it is not for data."""
     segments = -(-size * 100 // (int(percent) * SEGMENT))
     return MIB + segments * SEGMENT + -(-segments // 126) * MIB
+
+
+def reached(value, goal, at_most):
+    target, stretch = goal
+    good = (lambda limit: value <= limit) if at_most else (lambda limit: value >= limit)
+    if good(stretch):
+        return "stretch reached"
+    if good(target):
+        return "reached"
+    return f"not reached: {value / target:.1f} times the target"
+
+
+def goals(rows):
+    out = ["| pattern | what | target | stretch | reached | |", "|---|---|---:|---:|---:|---|"]
+    for row in rows:
+        for column, what, goal, word, unit in GOALS:
+            if row["full_percent"] != GOAL_PERCENT or column not in row:
+                continue
+            goal = goal[row["pattern"]] if isinstance(goal, dict) else goal
+            out.append(f"| {row['pattern']} | {what}, {word} | {goal[0]}{unit} | {goal[1]}{unit} | "
+                       f"{row[column]:.2f}{unit} | {reached(row[column], goal, word == 'at most')} |")
+    return out
+
+
+def cell_text(row, column, digits):
+    value = row.get(column)
+    return value if isinstance(value, str) else table.number(value, digits)
+
+
+def markdown(opt, rows):
+    size = f"{opt.size // MIB} MiB"
+    out = [f"Volume of {size}, overwritten {opt.overwrites:g} times, then measured for "
+           f"{opt.seconds:g} s with queue depth {DEPTH}; commit "
+           f"{table.first_line('git', 'rev-parse', '--short', 'HEAD') or 'unknown'}.", ""]
+    out += goals(rows)
+    out += ["", "| " + " | ".join(head for _, head, _ in TABLE) + " |",
+            "|---|" + "---:|" * (len(TABLE) - 1)]
+    out += ["| " + " | ".join(cell_text(row, column, digits) for column, _, digits in TABLE) + " |"
+            for row in rows]
+    return "\n".join(out) + "\n"
 
 
 class Bench:
@@ -180,6 +234,8 @@ class Bench:
             for percent in self.opt.full:
                 self.cell(pattern, percent, fresh)
                 table.write_csv(os.path.join(self.opt.out, "gc.csv"), COLUMNS, self.rows)
+        if self.opt.publish:
+            table.publish(self.opt.publish, markdown(self.opt, self.rows), "bench-gc")
         run.say(f"written: {self.opt.out}/gc.csv")
         return 1 if any("error" in row for row in self.rows) else 0
 

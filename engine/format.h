@@ -174,7 +174,10 @@ uint32_t block_sum(struct id volume, uint64_t lba, const void *block);
  *  64 u64 birth[8], one for each 512 KiB; 128 runs. A run is contiguous on disk:
  *   0 u16 first block in the leaf; 2 u16 blocks; 4 u8 state; 5 u8 stored length of a block in
  * 512-byte units (8); 6 u8 key slot; 7 u8 codec; 8 u64 segment; 16 u32 offset in 512-byte units; 20
- * u32 reserved; then for DATA a u32 checksum for each block
+ * u32 reserved; then for DATA a u32 checksum for each block.
+ * State 5 (on disk alone): DATA that is not contiguous. `segment` is the lowest of its blocks',
+ * offset is 0, and each block has u32 segment less that one, u16 offset in 512-byte units, u32
+ * checksum.
  *
  * An index page: 40 u64 page number; 48 u64 checkpoint sequence; 56 u32 number of references; 60
  * u32 0; then for each: u32 slot, u32 0, the reference. A usage page: 40 u64 page number; 48 u64

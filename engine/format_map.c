@@ -3,10 +3,12 @@
  * The map's blobs: leaves, index pages, usage pages, the root.
  */
 #include "base/check.h"
+#include "base/util.h"
 #include "engine/format.h"
 #include "engine/format_private.h"
 
 #include <errno.h>
+#include <string.h>
 
 #define BLOB_FIXED        64
 #define LEAF_FIXED        128
@@ -15,6 +17,8 @@
 #define USAGE_ENTRY_BYTES 48
 #define ROOT_FIXED        80
 #define BLOCK_SECTORS     (BLOCK_SIZE / BLOCK_SECTOR)
+#define LEAF_SCATTERED    5 /* state of a run */
+#define SCATTERED_RUN     3 /* blocks: from so many on a run is smaller by itself */
 
 static void blob_begin(struct cursor *c, uint64_t magic, struct id volume, uint64_t number,
 		       uint64_t sequence, uint32_t n)
@@ -101,6 +105,56 @@ static void leaf_run_put(struct cursor *c, const struct leaf_content *leaf, uint
 		cursor_put_le32(c, e[i].sum);
 }
 
+/* Blocks that were written at random are runs of one: those share a head, and each says where it
+ * is in ten bytes. */
+static bool is_scattered(const struct leaf_content *leaf, uint32_t first, uint32_t *ret_n)
+{
+	const struct entry *e = &leaf->entries[first];
+
+	*ret_n = leaf_run_length(leaf, first);
+	return e->state == ENTRY_DATA && *ret_n < SCATTERED_RUN &&
+	       e->offset + (*ret_n - 1) * BLOCK_SECTORS <= UINT16_MAX;
+}
+
+/* How many blocks from `first` on share a head, and the lowest segment among them. */
+static uint32_t scattered_length(const struct leaf_content *leaf, uint32_t first, uint64_t *ret_low)
+{
+	uint64_t low = leaf->entries[first].segment;
+	uint64_t high = low;
+	uint32_t length = 0;
+	uint32_t n;
+
+	while (first + length < LEAF_BLOCKS && is_scattered(leaf, first + length, &n)) {
+		uint64_t segment = leaf->entries[first + length].segment;
+
+		if (max_u64(high, segment) - min_u64(low, segment) > UINT32_MAX)
+			break;
+		low = min_u64(low, segment);
+		high = max_u64(high, segment);
+		length += n;
+	}
+	*ret_low = low;
+	return length;
+}
+
+static void scattered_put(struct cursor *c, const struct leaf_content *leaf, uint32_t first,
+			  uint32_t n, uint64_t low)
+{
+	cursor_put_le16(c, (uint16_t)first);
+	cursor_put_le16(c, (uint16_t)n);
+	cursor_put_u8(c, LEAF_SCATTERED);
+	cursor_put_u8(c, BLOCK_SECTORS);
+	cursor_put_le16(c, 0); /* key slot, codec */
+	cursor_put_le64(c, low);
+	cursor_put_le32(c, 0);
+	cursor_put_le32(c, 0);
+	for (const struct entry *e = &leaf->entries[first]; e < &leaf->entries[first + n]; e++) {
+		cursor_put_le32(c, (uint32_t)(e->segment - low));
+		cursor_put_le16(c, (uint16_t)e->offset);
+		cursor_put_le32(c, e->sum);
+	}
+}
+
 size_t leaf_encode(uint8_t *buf, struct id volume, uint64_t number, uint64_t sequence,
 		   const struct leaf_content *leaf, uint32_t *ref_sum)
 {
@@ -112,10 +166,17 @@ size_t leaf_encode(uint8_t *buf, struct id volume, uint64_t number, uint64_t seq
 	for (int i = 0; i < LEAF_BIRTHS; i++)
 		cursor_put_le64(&c, leaf->birth[i]);
 	for (uint32_t first = 0, n; first < LEAF_BLOCKS; first += n) {
-		n = leaf_run_length(leaf, first);
+		uint32_t scattered = 0;
+		uint64_t low = 0;
+
+		if (is_scattered(leaf, first, &n))
+			scattered = scattered_length(leaf, first, &low);
 		if (leaf->entries[first].state == ENTRY_INHERIT)
 			continue;
-		leaf_run_put(&c, leaf, first, n);
+		if (scattered > n)
+			scattered_put(&c, leaf, first, n = scattered, low);
+		else
+			leaf_run_put(&c, leaf, first, n);
 		n_runs++;
 	}
 	CHECK(!c.bad);
@@ -123,6 +184,21 @@ size_t leaf_encode(uint8_t *buf, struct id volume, uint64_t number, uint64_t seq
 	put_le32(buf + 56, n_runs);
 	*ref_sum = prologue_seal(buf, len, volume);
 	return len;
+}
+
+static int scattered_get(struct cursor *c, struct entry *e, uint32_t n, uint64_t low)
+{
+	for (uint32_t i = 0; i < n; i++, e++) {
+		uint64_t segment = low + cursor_get_le32(c);
+
+		if (segment >> 48)
+			return -EBADMSG;
+		e->state = ENTRY_DATA;
+		e->segment = segment & ((UINT64_C(1) << 48) - 1);
+		e->offset = cursor_get_le16(c);
+		e->sum = cursor_get_le32(c);
+	}
+	return c->bad ? -EBADMSG : 0;
 }
 
 static int leaf_run_get(struct cursor *c, struct leaf_content *leaf, uint32_t *next)
@@ -139,11 +215,14 @@ static int leaf_run_get(struct cursor *c, struct leaf_content *leaf, uint32_t *n
 	segment = cursor_get_le64(c);
 	offset = cursor_get_le32(c);
 	cursor_get_le32(c);
-	if (c->bad || n == 0 || first < *next || first + n > LEAF_BLOCKS ||
-	    state > ENTRY_ZERO_RESERVED)
+	if (c->bad || n == 0 || first < *next || first + n > LEAF_BLOCKS || state > LEAF_SCATTERED)
 		return -EBADMSG;
-	if (state == ENTRY_DATA && (stored != BLOCK_SECTORS || segment >> 48))
+	if ((state == ENTRY_DATA || state == LEAF_SCATTERED) &&
+	    (stored != BLOCK_SECTORS || segment >> 48))
 		return -EBADMSG;
+	*next = first + n;
+	if (state == LEAF_SCATTERED)
+		return scattered_get(c, &leaf->entries[first], n, segment);
 	for (uint32_t i = 0; i < n; i++) {
 		struct entry *e = &leaf->entries[first + i];
 
@@ -154,7 +233,6 @@ static int leaf_run_get(struct cursor *c, struct leaf_content *leaf, uint32_t *n
 		e->offset = offset + i * BLOCK_SECTORS;
 		e->sum = cursor_get_le32(c);
 	}
-	*next = first + n;
 	return c->bad ? -EBADMSG : 0;
 }
 

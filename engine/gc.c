@@ -257,15 +257,29 @@ static void gc_leave(struct gc *g)
 /* ---- Reading the victim, and what is in it ------------------------------------------------------
  */
 
+void gc_pace(struct gc *g, uint64_t part, uint64_t whole)
+{
+	struct volume *v = g->volume;
+	uint64_t size = v->store->info.segment_size;
+	uint64_t gain = (size - min_u64(g->live, size)) * v->gc_share / 1000;
+
+	v->gc_pace += (int64_t)(gain * part / max_u64(whole, BLOCK_SIZE) / 3);
+	v->gc_pace = v->gc_pace < PACE_MAX ? v->gc_pace : PACE_MAX;
+	if (!list_empty(&v->write_queue))
+		volume_kick(v);
+}
+
 static void on_read(struct store_io *io)
 {
-	struct gc *g = container_of(io, struct gc, io);
-	uint32_t len = (uint32_t)min_u64(UNIT_BYTES, g->victim->tail - g->at);
+	struct gc_read *r = container_of(io, struct gc_read, io);
+	struct gc *g = r->gc;
 
 	/* What can't be read stays where it is: nothing below takes zeroes for data. */
 	if (io->result < 0)
-		memset(g->buf + g->at, 0, len);
-	g->at += len;
+		memset(r->buf, 0, r->len);
+	gc_pace(g, r->len, g->victim->tail);
+	if (--g->n_reads > 0)
+		return;
 	g->state = GC_READ;
 	gc_step(g);
 }
@@ -273,17 +287,24 @@ static void on_read(struct store_io *io)
 static int gc_read(struct gc *g)
 {
 	struct volume *v = g->volume;
-	uint32_t len = (uint32_t)min_u64(UNIT_BYTES, g->victim->tail - g->at);
 
-	if (len == 0) {
+	if (g->at == g->victim->tail) {
 		gc_parse(g);
 		g->state = GC_COPY;
 		return 0;
 	}
 	g->state = GC_WAIT_READ;
-	g->io.done = on_read;
-	store_read(v->store, v->loop, &g->io, g->victim->id, g->at, g->buf + g->at,
-		   (uint32_t)round_up(len, v->store->info.alignment));
+	while (g->at < g->victim->tail && g->n_reads < GC_READS) {
+		struct gc_read *r = &g->reads[g->n_reads++];
+
+		r->gc = g;
+		r->buf = g->buf + g->at;
+		r->len = (uint32_t)min_u64(UNIT_BYTES, g->victim->tail - g->at);
+		r->io.done = on_read;
+		store_read(v->store, v->loop, &r->io, g->victim->id, g->at, r->buf,
+			   (uint32_t)round_up(r->len, v->store->info.alignment));
+		g->at += r->len;
+	}
 	return 1;
 }
 
@@ -486,19 +507,6 @@ static void unit_place(struct gc *g, struct segment *head)
 	head->pending += g->h.n_sums;
 }
 
-/* Users may log what the unit's share of the victim makes free. */
-static void pace(struct gc *g)
-{
-	struct volume *v = g->volume;
-	uint64_t live = max_u64(g->live, BLOCK_SIZE);
-	uint64_t gain = v->store->info.segment_size - min_u64(live, v->store->info.segment_size);
-
-	v->gc_pace += (int64_t)(gain * g->h.n_sums * BLOCK_SIZE / live * v->gc_share / 1000);
-	v->gc_pace = v->gc_pace < PACE_MAX ? v->gc_pace : PACE_MAX;
-	if (!list_empty(&v->write_queue))
-		volume_kick(v);
-}
-
 bool gc_holds_back(const struct volume *v)
 {
 	return v->gc_pace <= 0 && v->gc_share < 1000 && !v->closing && gc_is_making_room(v);
@@ -524,7 +532,7 @@ static void on_append(struct store_io *io)
 				v->moved_heads[i] = NULL;
 		g->broken = true;
 	}
-	pace(g);
+	gc_pace(g, (uint64_t)g->h.n_sums * BLOCK_SIZE, g->live);
 	unit_begin(g);
 	g->unpaid = true;
 	g->state = GC_COPY;

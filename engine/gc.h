@@ -7,6 +7,7 @@
 
 #include "engine/volume.h"
 
+#define GC_READS    4    /* of the victim at a time */
 #define UNIT_BLOCKS 128  /* copied by one append */
 #define MOVE_BLOCKS 250  /* of one MOVE record */
 #define LOOKS       4096 /* at blocks, before others have their turn */
@@ -36,6 +37,14 @@ struct gc_block {
 	uint32_t to_offset; /* 512-byte units */
 };
 
+/* A read of the victim. */
+struct gc_read {
+	struct gc *gc;
+	struct store_io io;
+	uint8_t *buf;
+	uint32_t len;
+};
+
 struct gc {
 	struct engine *engine;
 	struct volume *volume; /* whose victim it is; NULL in GC_PICK */
@@ -45,7 +54,9 @@ struct gc {
 	struct segment *head; /* that is being appended to */
 	uint64_t live;        /* bytes of the victim, when it was picked */
 	uint8_t *buf;         /* the victim */
-	uint32_t at;          /* of it is read */
+	uint32_t at;          /* of it is read, or being read */
+	struct gc_read reads[GC_READS];
+	uint32_t n_reads; /* in flight */
 	struct gc_block *blocks;
 	uint32_t n_blocks;
 	uint32_t next;    /* block to look at */
@@ -75,6 +86,9 @@ struct gc {
 void gc_rest(struct gc *g, uint64_t delay);
 /* Whether the map names this place for the block: 1, 0; -EAGAIN: asleep until its leaf is there. */
 int gc_is_live(struct gc *g, const struct gc_block *b);
+/* A part of one of the three things to do to a victim is done: reading, copying, moving. Users may
+ * log what its share makes free. */
+void gc_pace(struct gc *g, uint64_t part, uint64_t whole);
 /* The step GC_MOVE. */
 int gc_move(struct gc *g);
 

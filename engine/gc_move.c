@@ -103,11 +103,17 @@ void gc_on_moved(struct gc *g, int error)
 {
 	struct volume *v = g->volume;
 
+	uint64_t bytes = 0;
+
 	if (error)
 		g->broken = true;
-	for (; g->moved < g->next; g->moved++)
-		if (g->blocks[g->moved].to)
-			drop(&g->blocks[g->moved]);
+	for (; g->moved < g->next; g->moved++) {
+		if (!g->blocks[g->moved].to)
+			continue;
+		drop(&g->blocks[g->moved]);
+		bytes += BLOCK_SIZE;
+	}
+	gc_pace(g, bytes, g->live);
 	v->moving = false;
 	checkpoint_resume(v);
 	g->state = GC_MOVE;

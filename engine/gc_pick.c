@@ -165,14 +165,15 @@ bool gc_can_help(const struct volume *v)
 
 	if (v->closing || v->failed)
 		return false;
-
+	if (v->checkpoint)
+		return true; /* who knows what it makes free; its end is heard */
 	for (uint32_t slot = 0; slot < v->segments.n_pages * USAGE_SEGMENTS; slot++) {
 		struct segment *seg = segments_at(v, slot);
 
 		if (seg->state == SEGMENT_FREEING || seg->condemned)
 			return true;
-		if (seg->state != SEGMENT_CLOSED || seg->stream == STORE_STREAM_MAP || seg->stuck ||
-		    seg->doubtful || is_pinned(v, seg))
+		if (seg->state != SEGMENT_CLOSED || seg->stuck || seg->doubtful ||
+		    is_pinned(v, seg) || (seg->stream == STORE_STREAM_MAP && live_in(v, seg) > 0))
 			continue;
 		if (seg->moved_out || live_in(v, seg) == 0)
 			return true; /* free in a checkpoint or two */

@@ -343,7 +343,6 @@ static struct segment *log_head(struct volume *v, struct record *rec)
 		segments_mark_dirty(v, v->head);
 	}
 	v->head = next;
-	gc_watch(v);
 	return next;
 }
 
@@ -429,19 +428,12 @@ static void record_put(struct engine *e, struct record *rec)
 		volume_kick(list_entry(node, struct volume, no_record));
 }
 
-static bool op_has_payload(const struct volume *v)
-{
-	struct part part;
-
-	part_size(list_first(&v->write_queue, struct op, link), &part);
-	return part.payload > 0;
-}
-
 /* False: nothing can be appended now. */
 static bool record_begin(struct volume *v)
 {
 	/* A cut takes the overlay that is too full out of the way. */
 	bool is_cut = list_first(&v->write_queue, struct op, link)->kind == OP_SNAPSHOT;
+	const struct segment *head = v->head;
 	struct record *rec;
 	struct fill f;
 	struct part part;
@@ -452,9 +444,12 @@ static bool record_begin(struct volume *v)
 	}
 	if ((!is_cut && checkpoint_must_wait(v)) || !checkpoint_make_room(v, is_cut))
 		return false;
-	if (op_has_payload(v) && gc_holds_back(v))
+	/* A checkpoint that began just now takes a MOVE or a HYDRATE off the queue. */
+	if (list_empty(&v->write_queue))
 		return false;
 	part_size(list_first(&v->write_queue, struct op, link), &part);
+	if (part.payload > 0 && gc_holds_back(v))
+		return false;
 	if (!fair_may_write(v, part.payload / BLOCK_SIZE))
 		return false;
 	rec = record_get(v);
@@ -480,6 +475,9 @@ static bool record_begin(struct volume *v)
 	rec->io.done = record_on_append;
 	store_append(v->store, v->loop, &rec->io, rec->h.segment, rec->h.offset, rec->iov,
 		     (int)rec->n_iov);
+	/* Not before: a checkpoint that it asks for may take a MOVE off the queue. */
+	if (v->head != head)
+		gc_watch(v);
 	return true;
 }
 

@@ -46,8 +46,8 @@
 /* The most entries that one record of ours puts into an overlay. */
 #define RECORD_ENTRIES_MAX 512
 #define GC_CREDIT          3 /* bytes that may be copied for each that users log */
-#define PACE_DEBT                                                                                  \
-	((int64_t)(2 * MiB))        /* the most that users may have logged ahead of the collector */
+/* Bytes that users may have logged ahead of the collector. */
+#define PACE_DEBT     ((int64_t)(256 * KiB))
 #define OVERLAYS_MIN  (1024 * 1024) /* bytes for the overlays of a loop */
 #define MAP_OUT_MIN   (96 * 1024)   /* a buffer of blobs on their way to the map stream */
 #define MAP_OUT_MAX   (512 * 1024)

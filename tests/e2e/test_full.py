@@ -87,4 +87,47 @@ def full_file_system(folder):
     return None
 
 
-run_tests(full_file_system)
+def written(folder):
+    """Bytes of the file system that the store takes."""
+    return sum(os.stat(os.path.join(folder, name)).st_blocks * 512 for name in os.listdir(folder))
+
+
+def wait_until_small(folder, size):
+    for _ in range(600):
+        if written(folder) < size:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"the store still takes {written(folder) // MiB} MiB")
+
+
+def discarded_space_returns(folder):
+    """E5: what a discard of most of a volume makes free goes back to the file system, though the
+    daemon is killed right after it; what was not discarded stays, to 4 KiB. 512 MiB are kept for
+    reuse."""
+    n, kept = 1280, 16
+    with Daemon(os.path.join(folder, "data"), "--volume-size", "4GiB") as daemon:
+        daemon.start()
+        handle = daemon.connect()
+        for i in range(n):
+            handle.pwrite(pattern(i), i * MiB)
+        handle.flush()
+        full = written(daemon.data)
+        expect(full > n * MiB, f"the store takes {full // MiB} MiB")
+        # The edges, in 512 bytes, are inside of blocks that stay.
+        handle.trim((n - kept) * MiB - BLOCK + 512, kept * MiB + BLOCK - 512)
+        handle.flush()
+        expect(daemon.kill() < 0, "it was killed")
+        daemon.start()
+        handle = daemon.connect()
+        wait_until_small(daemon.data, (512 + 160) * MiB)
+        for i in range(kept):
+            expect(handle.pread(MiB, i * MiB) == pattern(i), f"MiB {i} after the discard")
+        expect(handle.pread(MiB, kept * MiB) == pattern(kept)[:BLOCK] + bytes(MiB - BLOCK),
+               "the edge of the discard")
+        handle.shutdown()
+        expect(daemon.stop() == 0, "exit status")
+        status, text = daemon.check()
+        expect(status == 0, f"--check: {status}: {text}")
+
+
+run_tests(full_file_system, discarded_space_returns)

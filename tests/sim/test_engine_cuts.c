@@ -300,8 +300,13 @@ static bool overwrite_behind_checkpoint(struct drill *d)
 
 static bool act_overwrite_behind(struct drill *d)
 {
-	return overwrite_behind_checkpoint(d) && write_at(d, 0, 0, 8192) &&
-	       overwrite_behind_checkpoint(d);
+	bool alive = overwrite_behind_checkpoint(d) && write_at(d, 0, 0, 8192) &&
+		     overwrite_behind_checkpoint(d);
+
+	/* Time to look into what is dead, and to give it back. */
+	for (int i = 0; alive && i < 12; i++)
+		alive = write_at(d, BLOCK_FUA, 0, 4096);
+	return alive;
 }
 
 static void small(struct drill *d)

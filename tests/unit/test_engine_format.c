@@ -140,13 +140,46 @@ static void leaf_round_trip(void **state)
 	assert_true(leaf_decode(buf, blob_len, volume, 43, blob_sum, &got) < 0);
 	assert_true(leaf_decode(buf, blob_len, volume, 42, blob_sum + 1, &got) < 0);
 	for (int i = 0; i < LEAF_BLOCKS; i++)
-		leaf.entries[i] = (struct entry){
-		    .state = ENTRY_DATA, .segment = 5, .offset = (uint32_t)(LEAF_BLOCKS - i) * 8};
+		leaf.entries[i] = (struct entry){.state = ENTRY_DATA,
+						 .segment = 5,
+						 .offset = 65536 + (LEAF_BLOCKS - (uint32_t)i) * 8};
 	assert_true(leaf_encode(buf, volume, 42, 9, &leaf, &blob_sum) == LEAF_BYTES_MAX);
 	for (int i = 0; i < LEAF_BLOCKS; i++)
 		leaf.entries[i].offset = (uint32_t)i * 8;
 	blob_len = leaf_encode(buf, volume, 42, 9, &leaf, &blob_sum);
 	assert_true(blob_len == 128 + 24 + LEAF_BLOCKS * 4);
+	memset(&leaf.entries[8], 0, sizeof(leaf.entries) - 8 * sizeof(leaf.entries[0]));
+	blob_len = leaf_encode(buf, volume, 42, 9, &leaf, &blob_sum);
+	every_flip_is_refused(blob_len, decode_leaf);
+}
+
+/* Blocks that were written at random, here and there two in a row, take ten bytes each, whatever
+ * segments they are in; and no leaf takes more than as plain runs. */
+static void scattered_leaf_round_trip(void **state)
+{
+	static struct leaf_content leaf;
+	static struct leaf_content got;
+
+	(void)state;
+	for (uint32_t i = 0; i < LEAF_BLOCKS; i++)
+		leaf.entries[i] = (struct entry){.state = ENTRY_DATA,
+						 .segment = 7 + (i / 2 * 2654435761u) % 100000,
+						 .offset = 65528 - i / 2 * 64 + i % 2 * 8,
+						 .sum = i * 7919};
+	leaf.entries[0].offset -= 8; /* the largest is not passed over */
+	leaf.entries[1].offset -= 8;
+	blob_len = leaf_encode(buf, volume, 42, 9, &leaf, &blob_sum);
+	assert_true(blob_len == 128 + 24 + LEAF_BLOCKS * 10);
+	assert_int_equal(decode_leaf(), 0);
+	assert_int_equal(leaf_decode(buf, blob_len, volume, 42, blob_sum, &got), 0);
+	assert_memory_equal(&got, &leaf, sizeof(leaf));
+	/* Segments that are too far apart are in runs of their own. */
+	for (uint32_t i = 0; i < LEAF_BLOCKS; i++)
+		leaf.entries[i].segment = (uint64_t)(i / 256) << 40;
+	blob_len = leaf_encode(buf, volume, 42, 9, &leaf, &blob_sum);
+	assert_true(blob_len == 128 + 4 * 24 + LEAF_BLOCKS * 10);
+	assert_int_equal(leaf_decode(buf, blob_len, volume, 42, blob_sum, &got), 0);
+	assert_memory_equal(&got, &leaf, sizeof(leaf));
 	memset(&leaf.entries[8], 0, sizeof(leaf.entries) - 8 * sizeof(leaf.entries[0]));
 	blob_len = leaf_encode(buf, volume, 42, 9, &leaf, &blob_sum);
 	every_flip_is_refused(blob_len, decode_leaf);
@@ -269,8 +302,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(record_round_trip),     cmocka_unit_test(record_nonsense_is_refused),
-	    cmocka_unit_test(leaf_round_trip),       cmocka_unit_test(pages_round_trip),
-	    cmocka_unit_test(superblock_round_trip), cmocka_unit_test(block_sum_binds_place),
+	    cmocka_unit_test(leaf_round_trip),       cmocka_unit_test(scattered_leaf_round_trip),
+	    cmocka_unit_test(pages_round_trip),      cmocka_unit_test(superblock_round_trip),
+	    cmocka_unit_test(block_sum_binds_place),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
