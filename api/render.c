@@ -131,6 +131,18 @@ static json_t *instance(const struct control_instance *i)
 			 attachments(i->attachments, i->n_attachments));
 }
 
+static json_t *bad_places(const struct control_volume *v)
+{
+	json_t *array = json_array();
+
+	for (unsigned i = 0; array && i < v->n_bad; i++)
+		json_array_append_new(
+		    array, json_pack("{s:o, s:I, s:I, s:o}", "what", text(v->bad[i].what), "offset",
+				     number(v->bad[i].offset), "length", number(v->bad[i].length),
+				     "why", text(v->bad[i].why)));
+	return array;
+}
+
 json_t *api_render_volume(const struct control_op *op)
 {
 	const struct control_volume *v = &op->result.volumes[0];
@@ -142,7 +154,17 @@ json_t *api_render_volume(const struct control_op *op)
 		json_object_set_new(object, "base_bytes", json_integer(number(v->base_bytes)));
 		json_object_set_new(object, "hydrated_bytes",
 				    json_integer(number(v->hydrated_bytes)));
+		json_object_set_new(object, "bad", bad_places(v));
+		json_object_set_new(object, "more_bad", json_boolean(v->more_bad));
 	}
+	if (object && v->scrubbing)
+		json_object_set_new(object, "scrub",
+				    json_pack("{s:I, s:I}", "bytes", number(v->scrub_bytes), "bad",
+					      number(v->scrub_found)));
+	if (object && v->scrub_time)
+		json_object_set_new(object, "last_scrub",
+				    json_pack("{s:o, s:I}", "time", when(v->scrub_time), "bad",
+					      number(v->scrub_bad)));
 	return object;
 }
 

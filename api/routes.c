@@ -31,6 +31,11 @@ static const struct api_field snapshot_body[] = {
     {.name = NULL},
 };
 
+static const struct api_field scrub_body[] = {
+    {"rate", ARGUMENT(scrub.rate), FIELD_SIZE, false},
+    {.name = NULL},
+};
+
 static const struct api_field attach_body[] = {
     {"instance", ARGUMENT(attach.instance), FIELD_TEXT, false},
     {"device", ARGUMENT(attach.device), FIELD_TEXT, false},
@@ -139,6 +144,25 @@ const struct route routes[] = {
 	.op = CONTROL_VOLUME_DELETE,
 	.status = 202,
 	.id_offset = ARGUMENT(delete.volume),
+	.render = api_render_volume,
+    },
+    {
+	.method = "POST",
+	.path = "/v1/volumes/{id}/scrub",
+	.summary = "scrub a volume",
+	.op = CONTROL_SCRUB,
+	.status = 202,
+	.id_offset = ARGUMENT(scrub.volume),
+	.body = scrub_body,
+	.render = api_render_volume,
+    },
+    {
+	.method = "DELETE",
+	.path = "/v1/volumes/{id}/scrub",
+	.summary = "stop the scrub of a volume",
+	.op = CONTROL_SCRUB_STOP,
+	.status = 202,
+	.id_offset = ARGUMENT(scrub.volume),
 	.render = api_render_volume,
     },
     {

@@ -24,6 +24,7 @@ int run_volume_resize(struct cli *cli);
 int run_volume_delete(struct cli *cli);
 int run_attach(struct cli *cli);
 int run_detach(struct cli *cli);
+int run_scrub(struct cli *cli);
 int run_snapshot_create(struct cli *cli);
 int run_snapshot_list(struct cli *cli);
 int run_snapshot_show(struct cli *cli);

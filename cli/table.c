@@ -50,7 +50,10 @@ const struct cli_option cli_options[OPT_COUNT] = {
 		"(default: the daemon's hydration-rate)"},
 	[OPT_DESCRIPTION] = {"description", "TEXT", "what it is for, at most 255 bytes"},
 	[OPT_WAIT_COMPLETED] = {"wait-completed", NULL,
-		"wait until it is in the repository, and show how far it is"},
+		"wait until it is done (of a snapshot: in the repository), and show how far it is"},
+	[OPT_RATE] = {"rate", "SIZE",
+		"bytes a second that it reads, as 100MiB (default: 64MiB)"},
+	[OPT_STOP] = {"stop", NULL, "stop the one that is under way"},
 	[OPT_MDOC] = {"mdoc", NULL, "print all of it as mdoc, for the man page"},
 };
 
@@ -103,6 +106,13 @@ const struct cli_command cli_commands[] = {
 	 "Waits until what its clients have sent is written and answered. Unmount in the guest "
 	 "first.",
 	 run_detach},
+	{"scrub", {VOL}, BIT(OPT_RATE) | BIT(OPT_WAIT_COMPLETED) | BIT(OPT_STOP), 0,
+	 "read all that a volume holds, and tell what is bad",
+	 "Everything goes on meanwhile, attached or not. What can't be read as it was written is "
+	 "listed by volume show until it is overwritten, trimmed, or found good again, and the "
+	 "volume's health is impaired as long. With --wait-completed the exit status is 1 if "
+	 "anything is bad.",
+	 run_scrub},
 	{"snapshot create", {VOL},
 	 BIT(OPT_DESCRIPTION) | BIT(OPT_NAME) | BIT(OPT_TAG) | BIT(OPT_WAIT_COMPLETED), 0,
 	 "take a snapshot of a volume, attached or not",

@@ -7,6 +7,7 @@
 #include "cli/client.h"
 #include "cli/print.h"
 #include "cli/request.h"
+#include "cli/scrub.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -211,6 +212,7 @@ static void print_volume(const json_t *v)
 	json_array_foreach(json_object_get(v, "attachments"), i, attachment)
 	    print_attachment(attachment);
 	print_counters(v);
+	print_integrity(v);
 }
 
 int run_volume_show(struct cli *cli)

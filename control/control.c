@@ -47,6 +47,7 @@ int control_new(const struct control_config *config, struct control **ret_contro
 	for (unsigned i = 0; i < DISK_BUCKETS; i++)
 		list_init(&c->disks[i]);
 	list_init(&c->uploaders);
+	list_init(&c->scrubs);
 	c->homes = mem_calloc(config->n_homes, sizeof(*c->homes));
 	if (exports_init(c) < 0 || !c->homes) {
 		control_free(c);
@@ -139,6 +140,8 @@ static void control_dispatch(struct control *c, struct control_op *op)
 	    [CONTROL_VOLUME_SHOW] = control_show,
 	    [CONTROL_VOLUME_RESIZE] = control_resize,
 	    [CONTROL_VOLUME_DELETE] = control_delete,
+	    [CONTROL_SCRUB] = control_scrub,
+	    [CONTROL_SCRUB_STOP] = control_scrub,
 	    [CONTROL_ATTACH] = control_attach,
 	    [CONTROL_DETACH] = control_detach,
 	    [CONTROL_SNAPSHOT_CREATE] = control_snapshot_create,

@@ -137,12 +137,27 @@ struct control_volume {
 	unsigned n_attachments;
 	struct control_attachment *attachments;
 	const char *snapshot; /* that it still needs blocks of; "": none */
+	uint64_t scrub_time;  /* when the newest whole scrub ended; 0: never */
+	uint64_t scrub_bad;   /* places that it found */
 	/* VOLUME_SHOW of an open volume only. */
 	uint64_t base_bytes;     /* of the volume, that the snapshot covers */
 	uint64_t hydrated_bytes; /* of these, copied or passed by */
 	bool is_open;
 	const char *health; /* "ok", "impaired", "failed" */
 	struct control_counters counters;
+	bool scrubbing;
+	uint64_t scrub_bytes; /* of the volume, that the scrub under way has passed */
+	uint64_t scrub_found; /* bad places so far */
+	unsigned n_bad;       /* known to be bad */
+	const struct control_bad *bad;
+	bool more_bad; /* than are listed */
+};
+
+struct control_bad {
+	uint64_t offset; /* bytes; of a "root": a number */
+	uint64_t length;
+	const char *what; /* "blocks", "leaf", "index", "root" */
+	const char *why;
 };
 
 struct control_snapshot {
@@ -256,6 +271,8 @@ enum control_kind {
 	CONTROL_VOLUME_SHOW,     /* one, with its counters */
 	CONTROL_VOLUME_RESIZE,   /* grows it, attached or not; result: the volume */
 	CONTROL_VOLUME_DELETE,   /* done when it is sure to go; its space comes back behind it */
+	CONTROL_SCRUB,           /* done when it has begun; VOLUME_SHOW tells how far it is */
+	CONTROL_SCRUB_STOP,      /* done when it is told to */
 	CONTROL_ATTACH,          /* done when it is served */
 	CONTROL_DETACH,          /* done when no client of it can do anything more */
 	CONTROL_SNAPSHOT_CREATE, /* done when its point is durable; uploaded behind it */
@@ -300,6 +317,10 @@ struct control_op {
 			const char *volume;
 			uint64_t size; /* the new one, not less than the old */
 		} resize;
+		struct {
+			const char *volume;
+			uint64_t rate; /* bytes read a second; 0: the default */
+		} scrub;               /* and SCRUB_STOP */
 		struct {
 			const char *volume;
 			const char *instance; /* NULL: this machine's own */

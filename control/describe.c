@@ -136,6 +136,8 @@ int describe_volume(struct catalog *c, struct control *control, struct arena *me
 	    .zone = arena_text(memory, v->zone),
 	    .size = v->size,
 	    .create_time = v->created,
+	    .scrub_time = v->scrubbed,
+	    .scrub_bad = v->scrub_bad,
 	    .error_text = arena_text(memory, v->error),
 	    .snapshot =
 		id_is_zero(v->base) ? "" : id_text(memory, v->base, CATALOG_SNAPSHOT_PREFIX),
@@ -480,6 +482,9 @@ struct stats_query {
 	struct volume *volume;
 	struct store *store;
 	struct volume_stats stats;
+	struct volume_bad bad[VOLUME_BAD_MAX];
+	unsigned n_bad;
+	bool more_bad;
 };
 
 /* For DELETE of what is on its way already, too. */
@@ -534,6 +539,7 @@ static void stats_on_home(struct io_msg *msg)
 	struct stats_query *q = container_of(msg, struct stats_query, msg);
 
 	volume_stats(q->volume, &q->stats);
+	q->n_bad = volume_bad(q->volume, q->bad, &q->more_bad);
 	q->msg.run = stats_on_return;
 	io_post(q->task->control->loop, &q->msg);
 }
@@ -566,6 +572,8 @@ static void take_stats(struct task *t, const struct volume_stats *s)
 	v->health = health_name(s->health);
 	v->base_bytes = s->base_size;
 	v->hydrated_bytes = s->hydrated;
+	v->scrub_bytes = s->scrub_bytes;
+	v->scrub_found = s->scrub_bad;
 	v->counters = (struct control_counters){
 	    .live_bytes = s->live_bytes,
 	    .allocated_bytes = s->segments * t->control->config.store->info.segment_size,
@@ -583,6 +591,29 @@ static void take_stats(struct task *t, const struct volume_stats *s)
 	};
 }
 
+static void take_bad(struct task *t, const struct stats_query *q)
+{
+	static const char *const kinds[] = {
+	    [VOLUME_BAD_BLOCKS] = "blocks",
+	    [VOLUME_BAD_LEAF] = "leaf",
+	    [VOLUME_BAD_INDEX] = "index",
+	    [VOLUME_BAD_ROOT] = "root",
+	};
+	struct control_volume *v = t->op->result.volumes;
+	struct control_bad *bad = arena_calloc(&t->op->memory, q->n_bad + 1, sizeof(*bad));
+
+	v->more_bad = q->more_bad || !bad;
+	for (unsigned i = 0; bad && i < q->n_bad; i++) {
+		uint64_t unit = q->bad[i].kind == VOLUME_BAD_ROOT ? 1 : BLOCK_SIZE;
+
+		bad[v->n_bad++] = (struct control_bad){.offset = q->bad[i].lba * unit,
+						       .length = q->bad[i].blocks * unit,
+						       .what = kinds[q->bad[i].kind],
+						       .why = q->bad[i].why};
+	}
+	v->bad = bad;
+}
+
 static void show_what_is_wrong(struct task *t)
 {
 	struct control_volume *v = t->op->result.volumes;
@@ -590,6 +621,8 @@ static void show_what_is_wrong(struct task *t)
 	char *text =
 	    d && d->open_error.code ? arena_text(&t->op->memory, d->open_error.text) : NULL;
 
+	/* Until its end is in the catalog. */
+	v->scrubbing = d && d->scrub;
 	if (text)
 		v->error_text = text;
 	for (unsigned i = 0; i < v->n_attachments; i++)
@@ -614,6 +647,7 @@ static void show_step(struct task *t)
 			continue;
 		case DESCRIBE_WAIT_STATS:
 			take_stats(t, &((struct stats_query *)t->private)->stats);
+			take_bad(t, t->private);
 			mem_free(t->private);
 			t->state = DESCRIBE_END;
 			continue;

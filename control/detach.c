@@ -189,7 +189,7 @@ static void detach_step(struct task *t)
 			continue;
 		case DETACH_CLOSE:
 			t->state = DETACH_CONFIRM;
-			if (d->uploader) /* which closes it */
+			if (d->uploader || d->scrub) /* which closes it */
 				continue;
 			task_close(t, DETACH_WAIT_CLOSE);
 			return;

@@ -9,6 +9,7 @@
  *   create.c delete.c resize.c attach.c detach.c      the step machines
  *   instance.c   register, deregister       describe.c  list and show
  *   check.c      the full walk              status.c  status, ping
+ *   scrub.c      reading all that lives, behind I/O
  *   snapshot.c   snapshots: create, delete  snapshot_list.c  list and show
  *   uploader.c   a volume's pending snapshots, one after the other
  *   upload.c     one pinned root into the repository
@@ -33,6 +34,7 @@
 struct disk;
 struct port;
 struct uploader;
+struct scrubbing;
 struct task;
 
 #define DISK_BUCKETS       1024
@@ -73,6 +75,7 @@ struct control {
 	struct list ports; /* of attachments; closing ones are not on it */
 	struct list uploaders;
 	unsigned n_uploads; /* of them, not queued */
+	struct list scrubs;
 	unsigned n_tasks;
 	struct starting *starting; /* start.c, while it runs */
 
@@ -104,6 +107,7 @@ struct disk {
 	struct list waiting;        /* tasks in line */
 	bool deleting;              /* the task that has it deletes it */
 	struct uploader *uploader;  /* of its pending snapshots; keeps the volume open */
+	struct scrubbing *scrub;    /* under way; keeps the volume open */
 	struct task *upload_waiter; /* is stepped when no upload runs any more */
 	bool closing;               /* the message that closes it is on its way */
 };
@@ -300,6 +304,9 @@ void control_show(struct control *c, struct control_op *op);
 void control_status(struct control *c, struct control_op *op);
 void control_ping(struct control *c, struct control_op *op);
 void control_check(struct control *c, struct control_op *op);
+void control_scrub(struct control *c, struct control_op *op);
+/* Each ends soon: the daemon stops. */
+void scrubs_stop(struct control *c);
 
 /* control.c: the op is done, with op->error. */
 void control_finish(struct control *c, struct control_op *op);

@@ -47,6 +47,7 @@ void control_stop(struct control *control, struct control_stop *stop)
 	stop->err = (struct err){0};
 	control->n_tasks++; /* none of them is the last while others are being stopped */
 	uploaders_stop(control);
+	scrubs_stop(control);
 	control->n_tasks--;
 	stop_kick(control);
 }

@@ -404,6 +404,14 @@ static void lane_on_timer(struct io_op *op)
 		volume_close_kick(list_entry(each, struct volume, of_engine));
 }
 
+/* It ends soon, and then looks at everything; once is enough. */
+static void lane_hurry(struct engine *e)
+{
+	if (!e->lane_hurried)
+		io_timer_cancel(e->loop, &e->lane_timer);
+	e->lane_hurried = true;
+}
+
 static void lane_wake(struct engine *e, uint64_t at)
 {
 	uint64_t now = io_now(e->loop);
@@ -412,10 +420,11 @@ static void lane_wake(struct engine *e, uint64_t at)
 		return; /* early enough: who waits then waits on */
 	e->lane_wake_at = at;
 	if (e->lane_timing) {
-		io_timer_cancel(e->loop, &e->lane_timer);
+		lane_hurry(e);
 		return;
 	}
 	e->lane_timing = true;
+	e->lane_hurried = false;
 	e->lane_timer.done = lane_on_timer;
 	io_timer(e->loop, &e->lane_timer, at > now ? at - now : 0);
 }
@@ -429,6 +438,6 @@ bool fair_is_at_rest(const struct volume *v)
 		return true;
 	e->lane_awaited = true;
 	if (list_empty(&e->lane_waiting))
-		io_timer_cancel(e->loop, &e->lane_timer);
+		lane_hurry(e);
 	return false;
 }

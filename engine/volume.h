@@ -109,6 +109,7 @@ struct engine {
 	struct io_op lane_timer;
 	uint64_t lane_wake_at;
 	bool lane_timing;
+	bool lane_hurried; /* its timer was cancelled */
 	bool lane_awaited; /* its timer, by a volume that closes */
 
 	bool short_of_ops; /* somebody waits for an op */

@@ -140,8 +140,6 @@ static void open_step(struct opening *o)
 			super_write(l, open_on_super);
 			return;
 		case OPEN_WAIT_SUPER:
-			o->state = OPEN_TABLES;
-			continue;
 		case OPEN_TABLES:
 			if (open_groups(o) < 0)
 				continue;
@@ -161,8 +159,6 @@ static void open_step(struct opening *o)
 				return;
 			continue;
 		case OPEN_WAIT_MENDED:
-			o->state = OPEN_END;
-			continue;
 		case OPEN_END:
 			open_end(o);
 			return;

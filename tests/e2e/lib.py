@@ -96,6 +96,33 @@ class Daemon:
             self.kill()
 
 
+def data_of(f):
+    """(offset, bytes) of what the sparse file holds."""
+    end = 0
+    while True:
+        try:
+            start = os.lseek(f.fileno(), end, os.SEEK_DATA)
+        except OSError:  # nothing but a hole is left
+            return
+        end = os.lseek(f.fileno(), start, os.SEEK_HOLE)
+        yield start, os.pread(f.fileno(), end - start, start)
+
+
+def flip_in_store(store, needle):
+    """Flips a bit in each block of the file that begins with `needle`; returns how many."""
+    found = []
+    with open(store, "r+b") as f:
+        for start, data in data_of(f):
+            at = data.find(needle)
+            while at >= 0:
+                found.append(start + at + 100)
+                at = data.find(needle, at + 1)
+        for at in found:
+            byte = os.pread(f.fileno(), 1, at)[0]
+            os.pwrite(f.fileno(), bytes([byte ^ 4]), at)
+    return len(found)
+
+
 def run_tests(*tests):
     """Runs the functions, each in a scratch folder of its own, with TAP on standard output. A
     test's first line of documentation is its promise. One that returns a string was skipped."""

@@ -5,34 +5,7 @@ import os
 
 import nbd
 
-from lib import BLOCK, Daemon, MiB, expect, run_tests
-
-
-def data_of(f):
-    """(offset, bytes) of what the sparse file holds."""
-    end = 0
-    while True:
-        try:
-            start = os.lseek(f.fileno(), end, os.SEEK_DATA)
-        except OSError:  # nothing but a hole is left
-            return
-        end = os.lseek(f.fileno(), start, os.SEEK_HOLE)
-        yield start, os.pread(f.fileno(), end - start, start)
-
-
-def flip_in_store(store, needle):
-    """Flips a bit in each block of the file that begins with `needle`; returns how many."""
-    found = []
-    with open(store, "r+b") as f:
-        for start, data in data_of(f):
-            at = data.find(needle)
-            while at >= 0:
-                found.append(start + at + 100)
-                at = data.find(needle, at + 1)
-        for at in found:
-            byte = os.pread(f.fileno(), 1, at)[0]
-            os.pwrite(f.fileno(), bytes([byte ^ 4]), at)
-    return len(found)
+from lib import BLOCK, Daemon, MiB, expect, flip_in_store, run_tests
 
 
 def damaged_block(folder):

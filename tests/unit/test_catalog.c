@@ -92,7 +92,7 @@ static void newer_is_refused(void **state)
 	catalog_close(c);
 	do_sql("PRAGMA user_version = 99");
 	refused_with(-ENOTSUP, "version 99", "upgrade volumed");
-	do_sql("PRAGMA user_version = 2");
+	do_sql("PRAGMA user_version = 3");
 	assert_int_equal(open_it(&c), 0);
 	assert_false(catalog_is_new(c));
 	catalog_close(c);
@@ -120,7 +120,9 @@ static void foreign_is_refused(void **state)
 static void older_is_brought_up_to_date(void **state)
 {
 	static const char *const later[] = {
-	    "never taken again", "nor is this",
+	    "never taken again",
+	    "nor is this",
+	    "nor this",
 	    "ALTER TABLE volumes ADD COLUMN iops INTEGER NOT NULL DEFAULT 3000;"
 	    "CREATE TABLE audits (id TEXT PRIMARY KEY NOT NULL) STRICT, WITHOUT ROWID;",
 	    "ALTER TABLE audits ADD COLUMN size INTEGER NOT NULL DEFAULT 0;"
@@ -133,17 +135,17 @@ static void older_is_brought_up_to_date(void **state)
 	(void)state;
 	assert_int_equal(open_it(&c), 0);
 	assert_int_equal(catalog_volume_add(c, &v, &err), 0);
-	assert_int_equal(schema_take_steps(c, later, 3, &err), 0);
-	assert_int_equal(number(c, "PRAGMA user_version"), 3);
+	assert_int_equal(schema_take_steps(c, later, 4, &err), 0);
+	assert_int_equal(number(c, "PRAGMA user_version"), 4);
 	assert_int_equal(number(c, "SELECT iops FROM volumes"), 3000);
 	assert_int_equal(catalog_volume_get(c, v.id, &got, &err), 0);
 	assert_true(got.size == v.size);
-	assert_true(schema_take_steps(c, later, 4, &err) < 0);
-	assert_int_equal(number(c, "PRAGMA user_version"), 3);
+	assert_true(schema_take_steps(c, later, 5, &err) < 0);
+	assert_int_equal(number(c, "PRAGMA user_version"), 4);
 	assert_int_equal(number(c, "SELECT count(*) FROM pragma_table_info('audits')"), 1);
-	assert_int_equal(schema_take_steps(c, later, 3, &err), 0);
+	assert_int_equal(schema_take_steps(c, later, 4, &err), 0);
 	catalog_close(c);
-	refused_with(-ENOTSUP, "version 3", "upgrade volumed");
+	refused_with(-ENOTSUP, "version 4", "upgrade volumed");
 }
 
 /* A catalog of before there were snapshots keeps its volumes. */
@@ -160,7 +162,9 @@ static void version_1_learns_snapshots(void **state)
 	assert_int_equal(catalog_volume_add(c, &v, &err), 0);
 	catalog_close(c);
 	do_sql("DROP TABLE snapshots; ALTER TABLE volumes DROP COLUMN base;"
-	       "ALTER TABLE volumes DROP COLUMN hydration_rate; PRAGMA user_version = 1");
+	       "ALTER TABLE volumes DROP COLUMN hydration_rate;"
+	       "ALTER TABLE volumes DROP COLUMN scrubbed;"
+	       "ALTER TABLE volumes DROP COLUMN scrub_bad; PRAGMA user_version = 1");
 	assert_int_equal(open_it(&c), 0);
 	assert_int_equal(catalog_volume_get(c, v.id, &got, &err), 0);
 	assert_true(got.size == v.size && id_is_zero(got.base));

@@ -405,12 +405,6 @@ static void pair_judgements(void **state)
 	     false,
 	     false,
 	     2},
-	    {{0, 0},
-	     {slot_of(1, 2, 4, false), slot_of(1, 2, 3, false)},
-	     FORMAT_PAIR_LIVE,
-	     false,
-	     false,
-	     4},
 	    /* a swap that reached one slot; or whose first write was torn, or a slot has rotted */
 	    {{0, 0},
 	     {slot_of(1, 1, 2, false), slot_of(1, 2, 3, false)},
