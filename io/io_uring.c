@@ -20,10 +20,10 @@
  * still finds no room is kept by the kernel (IORING_FEAT_NODROP). */
 #define CQ_PER_SQ 16
 /* Completions in one turn; then hooks run and new work is submitted. */
-#define REAP_MAX       512
-/* So many at a time go to the kernel within a turn. All at its end would be fewer calls, but the disk
- * would stand idle while a long batch is prepared, and then everything finish at once, again and
- * again: a fifth of the device's reads a second was lost to that. */
+#define REAP_MAX 512
+/* So many at a time go to the kernel within a turn. All at its end would be fewer calls, but the
+ * disk would stand idle while a long batch is prepared, and then everything finish at once, again
+ * and again: a fifth of the device's reads a second was lost to that. */
 #define SUBMIT_EARLY   4
 #define RETRY_PAUSE_NS 1000000 /* when the kernel is out of memory and nothing is at hand */
 
