@@ -5,7 +5,7 @@
  *   reap the ring -> run messages -> expire timers -> [ run dones -> run hooks ] until quiet
  *   -> submit, and sleep in the kernel if nothing is at hand
  *
- * so that a turn, however much it starts, costs one system call.
+ * so that a turn costs one system call, and one more for every few operations that it starts.
  */
 #include "io/internal.h"
 
