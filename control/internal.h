@@ -73,6 +73,7 @@ struct control {
 	struct list disks[DISK_BUCKETS];
 	unsigned n_disks_open;
 	struct list ports; /* of attachments; closing ones are not on it */
+	struct list snapdevs; /* snapshots that are exported */
 	struct list uploaders;
 	unsigned n_uploads; /* of them, not queued */
 	struct list scrubs;
