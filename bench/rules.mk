@@ -29,13 +29,22 @@ bench-gc:
 	/usr/bin/python3 -B bench/gc.py --nbdload $(NBDLOAD) --volumed $(BIN)/volumed \
 		--volumectl $(BIN)/volumectl
 
+# Many volumes, recovery, a map larger than its memory: BENCH_FORM=quick, BENCH_PUBLISH.
+bench-many bench-recovery bench-map: bench-%:
+	@scripts/setup.sh build bench
+	@$(SUBMAKE) all $(NBDLOAD)
+	/usr/bin/python3 -B bench/$(or $(BENCH_OWN_$*),$*).py --nbdload $(NBDLOAD) \
+		--volumed $(BIN)/volumed
+
+BENCH_OWN_many := many_volumes
+
 # The load generator against servers that behave, and servers that do not.
 bench-check:
 	@scripts/setup.sh build bench
 	@$(SUBMAKE) $(NBDLOAD)
 	/usr/bin/python3 -B bench/selftest.py $(NBDLOAD)
 
-.PHONY: bench bench-gc bench-check
+.PHONY: bench bench-gc bench-many bench-recovery bench-map bench-check
 
 # The snapshot repository: DIR, MiB and rounds by BENCH_DIR, BENCH_MIB, BENCH_ROUNDS.
 BENCH_REPOSITORY := $(BUILD)/bench/repository

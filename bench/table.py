@@ -13,7 +13,6 @@ from clients import NUMBERS
 TURN_COLUMNS = ("cell", "transport", "client", "server", "kind", "round", *NUMBERS, "error")
 ROW_COLUMNS = ("cell", "transport", "client", "server", "kind", "turns", *NUMBERS,
                "iops_low", "iops_high", "to_raw", "to_best_direct", "error")
-BEGIN, END = "<!-- bench begin -->", "<!-- bench end -->"
 HEAD = ("server", "I/O", "client", "over", "IOPS", "low - high", "MB/s", "p50 us", "p99 us", "p99.9 us",
         "server CPU us/IO", "client CPU us/IO", "x raw", "x best direct")
 
@@ -111,13 +110,17 @@ def markdown(cells, rows, facts, notes):
     return "\n".join(out) + "\n"
 
 
-def publish(path, text):
+def publish(path, text, section="bench"):
     """Puts the tables between the two markers of a document."""
+    begin, end = f"<!-- {section} begin -->", f"<!-- {section} end -->"
     with open(path, encoding="utf-8") as f:
-        before, rest = f.read().split(BEGIN)
-        after = rest.split(END)[1]
+        whole = f.read()
+    if begin not in whole or end not in whole:
+        raise SystemExit(f"bench: {path} has no lines \"{begin}\" and \"{end}\" to put the tables "
+                         "between")
+    before, rest = whole.split(begin)
     with open(path, "w", encoding="utf-8") as f:
-        f.write(f"{before}{BEGIN}\n{text}{END}{after}")
+        f.write(f"{before}{begin}\n{text}{end}{rest.split(end)[1]}")
 
 
 def first_line(*command):

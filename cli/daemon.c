@@ -267,7 +267,7 @@ static void print_check(const json_t *check)
 	printf("%s: %" PRIu64 " volumes looked at", wrong ? "damaged" : "clean",
 	       get_number(check, "volumes"));
 	if (get_number(check, "skipped"))
-		printf(" (%" PRIu64 " in use, which check themselves as they are read)",
+		printf(" (%" PRIu64 " too busy to be walked; try again)",
 		       get_number(check, "skipped"));
 	printf(", %" PRIu64 " things wrong\n", wrong);
 }

@@ -8,9 +8,10 @@
  * and for each volume
  *
  *     BEGIN -> WAIT_ROW -> WAIT_OBJECT -> [WAIT_OPEN -> WAIT_WALK -> WAIT_CLOSE] -> END
+ *                                      -> [WAIT_IN_USE] -> END        it is open already
  *
- * A volume that is in use is not walked, since its counters move under the walk; every read of it
- * checks itself.
+ * Of a volume that is open, for clients or for an upload, the counters are walked as it goes on;
+ * its blocks are a scrub's to read. One that is too busy is skipped, after some tries.
  */
 #include "base/mem.h"
 #include "control/internal.h"
@@ -20,6 +21,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define TRIES 3
 
 enum check_state {
 	CHECK_WAIT_CATALOG,
@@ -37,6 +40,7 @@ enum look_state {
 	LOOK_WAIT_OPEN,
 	LOOK_WAIT_WALK,
 	LOOK_WAIT_CLOSE,
+	LOOK_WAIT_IN_USE,
 	LOOK_END,
 };
 
@@ -53,6 +57,7 @@ struct checking {
 	bool out_of_memory;
 	bool has_row;
 	bool has_object;
+	unsigned tries; /* of a walk of a volume in use */
 	char id[ID_TEXT_MAX];
 };
 
@@ -359,9 +364,8 @@ static bool compare(struct task *t)
 		say(k, "%s is in state error: %s", k->id, v->error);
 	if (v->state == CATALOG_IN_USE)
 		compare_attachment(t);
-	if (t->disk->volume)
-		k->result->n_skipped++;
-	return v->state == CATALOG_AVAILABLE && k->has_object && !t->disk->volume;
+	k->tries = 0;
+	return k->has_object && (t->disk->volume || v->state == CATALOG_AVAILABLE);
 }
 
 static void walk(struct task *t)
@@ -380,6 +384,28 @@ static void walk(struct task *t)
 	    .arg = k,
 	};
 	task_engine(t, LOOK_WAIT_WALK, volume_check);
+}
+
+static void walk_in_use(struct task *t)
+{
+	t->home = t->disk->home;
+	t->volume_op = (struct volume_op){
+	    .volume = t->disk->volume, .in_use = true, .say = say_text, .arg = t->private};
+	task_engine(t, LOOK_WAIT_IN_USE, volume_check);
+}
+
+/* True: once more. */
+static bool was_too_busy(struct task *t)
+{
+	struct checking *k = t->private;
+
+	if (t->act.code == -EAGAIN && ++k->tries < TRIES)
+		return true;
+	if (t->act.code == -EAGAIN)
+		k->result->n_skipped++;
+	else if (t->act.code)
+		say(k, "%s can't be checked: %s", k->id, t->act.text);
+	return false;
 }
 
 static void look_step(struct task *t)
@@ -403,7 +429,16 @@ static void look_step(struct task *t)
 			t->state = LOOK_END;
 			if (!compare(t))
 				continue;
-			task_open(t, LOOK_WAIT_OPEN, true);
+			if (t->disk->volume)
+				walk_in_use(t);
+			else
+				task_open(t, LOOK_WAIT_OPEN, true);
+			return;
+		case LOOK_WAIT_IN_USE:
+			t->state = LOOK_END;
+			if (!was_too_busy(t))
+				continue;
+			walk_in_use(t);
 			return;
 		case LOOK_WAIT_OPEN:
 			task_opened(t);

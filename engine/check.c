@@ -4,6 +4,11 @@
  * each segment and held against the counters, and every stored block is read and held against its
  * checksum; then what the pins refer to (check_pins.c). Nobody writes to the volume meanwhile, and
  * no idle checkpoint starts.
+ *
+ * Of a volume in use (op->in_use) only the counters are compared: what the log changes goes to the
+ * overlay, so that while checkpoints are held the leaves' counters stand still under the walk. The
+ * overlay's own are counted in one turn. It gives up when somebody needs a checkpoint, or takes
+ * too long.
  */
 #include "base/check.h"
 #include "base/util.h"
@@ -18,6 +23,7 @@
 #define WALK_BLOCKS     64
 #define WALK_READS      16 /* in flight */
 #define CHECKPOINT_REST (10 * NSEC_PER_MSEC)
+#define IN_USE_MAX      (5 * NSEC_PER_SEC)
 
 struct walk;
 
@@ -37,7 +43,8 @@ struct walk {
 	struct volume_op *op;
 	struct leaf_wait wait;
 	struct io_op turn;
-	bool counting;      /* the first pass: leaves; the second: blocks */
+	bool counting; /* the first pass: leaves; the second: blocks */
+	uint64_t began;
 	bool asleep;        /* a leaf or an index page is being loaded */
 	bool index_counted; /* the page that begins at lba */
 	uint64_t lba;       /* the next block to look at */
@@ -76,7 +83,7 @@ static void count(struct walk *w, uint64_t *counters, uint64_t id, uint64_t byte
 {
 	struct segment *seg = segments_find(w->volume, id);
 
-	if (!seg)
+	if (!seg || seg->slot >= w->n_slots)
 		say(w, "%s refers to segment %" PRIu64 ", which is not the volume's", what, id);
 	else
 		counters[seg->slot] += bytes;
@@ -232,6 +239,27 @@ static void walk_load(struct walk *w)
 	leaf_load(w->volume, w->lba / LEAF_BLOCKS, &w->wait);
 }
 
+/* A checkpoint is needed, or will be before the walk is over. */
+static bool is_in_the_way(const struct walk *w)
+{
+	const struct volume *v = w->volume;
+
+	return w->op->in_use && (v->closing || v->failed || !list_empty(&v->checkpoint_waiters) ||
+				 !list_empty(&v->cuts) || !list_empty(&v->no_overlay) ||
+				 checkpoint_is_due(v) || io_now(v->loop) - w->began > IN_USE_MAX);
+}
+
+static void give_up(struct walk *w)
+{
+	char text[ID_TEXT_MAX];
+
+	err_set(&w->op->err, -EAGAIN, "volume %s is too busy to be walked now",
+		id_format(w->volume->id, "vol", text));
+	w->counting = false;
+	w->lba = w->end = 0;
+	checkpoint_release(w->volume);
+}
+
 /* False: asleep. */
 static bool walk_counting(struct walk *w)
 {
@@ -241,6 +269,10 @@ static bool walk_counting(struct walk *w)
 		uint64_t number = w->lba / LEAF_BLOCKS;
 		struct map_page *page = NULL;
 
+		if (is_in_the_way(w)) {
+			give_up(w);
+			return true;
+		}
 		if (number % INDEX_LEAVES == 0 && !w->index_counted) {
 			if (map_index(m, number / INDEX_LEAVES, &page) < 0) {
 				walk_load(w);
@@ -275,7 +307,7 @@ static void walk_step(struct walk *w)
 	w->asleep = false;
 	if (w->counting && !walk_counting(w))
 		return;
-	if (w->op->counters_only)
+	if (w->op->counters_only || w->op->in_use)
 		w->lba = w->end;
 	while (w->lba < w->end && w->n_reads < WALK_READS) {
 		struct entry e;
@@ -299,15 +331,19 @@ static void walk_step(struct walk *w)
 static void walk_end(struct walk *w)
 {
 	struct volume_op *op = w->op;
+	struct volume *v = w->volume;
 
+	v->n_walks--;
 	mem_free(w->live);
 	mem_free(w->live_active);
 	mem_free_pages(w->buf, WALK_READS * WALK_BLOCKS * BLOCK_SIZE);
 	mem_free(w);
-	if (op->counters_only || op->err.code)
+	if (op->counters_only || op->in_use || op->err.code)
 		op->done(op);
 	else
 		check_pins(op);
+	if (v->n_walks == 0)
+		volume_close_kick(v);
 }
 
 static void walk_begin(struct io_op *turn)
@@ -332,6 +368,7 @@ static void walk_begin(struct io_op *turn)
 		w->reads[i].walk = w;
 		w->reads[i].buf = w->buf + (size_t)i * WALK_BLOCKS * BLOCK_SIZE;
 	}
+	w->began = io_now(v->loop);
 	count_map(w);
 	count_overlay(w, &v->active, w->live_active);
 	list_for_each (&v->cuts, node)
@@ -352,6 +389,7 @@ void volume_check(struct volume_op *op)
 	w->op = op;
 	op->err.code = 0;
 	op->n_wrong = 0;
+	op->volume->n_walks++;
 	w->turn.done = walk_begin;
 	io_defer(op->volume->loop, &w->turn, 0);
 }

@@ -30,6 +30,14 @@ struct volume;
 
 /* The one per-loop object: pools of requests and record buffers that the loop's volumes share. */
 struct engine;
+/* How busy a loop is, told to the others whose volumes are on the same disk. Zeroed at first;
+ * belongs to whoever makes the engines, and outlives them. */
+struct engine_load {
+	_Atomic uint64_t until; /* io_now; what follows counts until then */
+	_Atomic uint32_t n_busy;
+	_Atomic uint32_t n_deep; /* of them, those that want more than a share of the disk */
+} __attribute__((aligned(64)));
+
 struct engine_config {
 	uint32_t n_ops;          /* requests under way on this loop; 0: the default */
 	uint32_t n_buffers;      /* record buffers (1 MiB and a header); 0: the default */
@@ -44,6 +52,9 @@ struct engine_config {
 	uint32_t map_loads;          /* how many are read at a time */
 	uint64_t hydrate_retry_ns;   /* rest before what the base could not give is asked for again;
 					0: default */
+	struct engine_load *loads;   /* of all loops of the store, or NULL: this is the only one */
+	uint32_t n_loads;
+	uint32_t load; /* which is this loop's */
 	/* Told of each block that can't be read as it was written; on the loop. May be NULL. */
 	void (*bad_block)(void *arg, struct id volume, uint64_t lba, const char *why);
 	/* Told of each segment that its counters called dead while the map says that block `lba`
@@ -130,7 +141,8 @@ struct volume_op {
 	void *arg;
 	uint64_t n_wrong;
 	bool counters_only; /* check: do not read the stored blocks */
-	uint64_t rate;      /* scrub: bytes read a second; 0: the default */
+	bool in_use;   /* check: others write meanwhile; counters only. -EAGAIN: it was too busy */
+	uint64_t rate; /* scrub: bytes read a second; 0: the default */
 
 	/* Snapshots and views, below. */
 	struct id snapshot; /* snapshot, unpin, view_open: its id. create: the base; all 0: none */

@@ -18,9 +18,12 @@
 #include "base/util.h"
 #include "engine/volume.h"
 
-#define FAIR_QUANTUM 8  /* requests of a turn */
-#define FAIR_IO      32 /* cost of a volume's reads with the disk, and of its records */
-#define FAIR_IO_BASE 3  /* cost of one, to which each block adds 1 */
+#include <stdatomic.h>
+
+#define FAIR_QUANTUM  8  /* requests of a turn */
+#define FAIR_IO       32 /* cost of a volume's reads with the disk, and of its records */
+#define FAIR_IO_LEAST 8  /* of it, where many loops share the disk */
+#define FAIR_IO_BASE  4  /* cost of one, to which each block adds 1 */
 /* A volume without a request for so long is not busy. */
 #define FAIR_LINGER (10 * NSEC_PER_MSEC)
 /* A record in the lane that takes longer is not waited for. */
@@ -40,6 +43,7 @@ void fair_init(struct engine *e)
 	list_init(&e->busy);
 	list_init(&e->starving);
 	list_init(&e->lane_waiting);
+	e->busy_loops = 1;
 }
 
 void fair_join(struct volume *v)
@@ -60,16 +64,48 @@ void fair_join(struct volume *v)
 /* Somebody is to be protected from somebody. */
 static bool is_contended(const struct engine *e)
 {
-	return e->n_busy > 1 && e->n_busy > e->n_deep;
+	return e->n_busy + e->others_busy > 1 && e->n_busy - e->n_deep + e->others_light > 0;
+}
+
+/* Tells other loops, and hears from them: once in each pass. */
+static void tell_others(struct engine *e)
+{
+	struct engine_config *config = &e->config;
+	uint64_t now = io_now(e->loop);
+
+	e->others_busy = 0;
+	e->others_light = 0;
+	e->busy_loops = 1;
+	for (uint32_t i = 0; i < config->n_loads; i++) {
+		struct engine_load *load = &config->loads[i];
+		uint32_t n_busy;
+		uint32_t n_deep;
+
+		if (i == config->load) {
+			atomic_store_explicit(&load->n_busy, e->n_busy, memory_order_relaxed);
+			atomic_store_explicit(&load->n_deep, e->n_deep, memory_order_relaxed);
+			atomic_store_explicit(&load->until, now + FAIR_LINGER,
+					      memory_order_relaxed);
+			continue;
+		}
+		n_busy = atomic_load_explicit(&load->n_busy, memory_order_relaxed);
+		n_deep = atomic_load_explicit(&load->n_deep, memory_order_relaxed);
+		if (n_busy == 0 || atomic_load_explicit(&load->until, memory_order_relaxed) <= now)
+			continue;
+		e->others_busy += n_busy;
+		e->others_light += n_busy - (uint32_t)min_u64(n_busy, n_deep);
+		e->busy_loops++;
+	}
 }
 
 /* It could have gone on with more at a time. One request alone is never much, however large. */
 static void mark_deep(struct volume *v)
 {
-	if (v->is_deep || list_empty(&v->busy) || (v->n_ops <= 1 && list_empty(&v->asked)))
+	if (list_empty(&v->busy) || (v->n_ops <= 1 && list_empty(&v->asked)))
 		return;
+	v->deep_at = io_now(v->loop);
+	v->engine->n_deep += !v->is_deep;
 	v->is_deep = true;
-	v->engine->n_deep++;
 }
 
 static void unmark_deep(struct volume *v)
@@ -106,6 +142,8 @@ static void expire(struct engine *e)
 		if (v->busy_until > now)
 			return;
 		list_remove(&v->busy);
+		if (v->deep_at + FAIR_LINGER <= now)
+			unmark_deep(v);
 		if (v->n_ops > 0 || !list_empty(&v->asked)) {
 			v->busy_until = now + FAIR_LINGER;
 		} else if (v->asked_at + FAIR_LINGER > now) {
@@ -194,7 +232,7 @@ static bool has_quantum(struct volume *v)
 	if (v->taken < FAIR_QUANTUM)
 		return true;
 	mark_deep(v);
-	if (!is_contended(e))
+	if (e->n_busy == e->n_deep)
 		return true;
 	ask_for_turn(e);
 	return false;
@@ -221,6 +259,7 @@ void fair_take(struct engine *e, void (*start)(struct volume *v, struct block_re
 	struct list now;
 
 	expire(e);
+	tell_others(e);
 	list_init(&now);
 	list_splice_tail(&now, &e->asking);
 	for (struct list *node; (node = list_pop(&now));) {
@@ -235,8 +274,7 @@ void fair_take(struct engine *e, void (*start)(struct volume *v, struct block_re
 void fair_op_ended(struct volume *v)
 {
 	CHECK(v->n_ops > 0);
-	if (--v->n_ops == 0 && list_empty(&v->asked))
-		unmark_deep(v);
+	v->n_ops--;
 }
 
 /* ---- I/O with the disk --------------------------------------------------------------------------
@@ -249,11 +287,17 @@ static uint32_t share_of(const struct volume *v)
 	return !v->is_deep && v->engine->lane_owner ? 2 * FAIR_IO : FAIR_IO;
 }
 
+/* The promise speaks of a loop's volumes, the disk is that of all loops. */
+static uint32_t share_with_loops(const struct volume *v)
+{
+	return (uint32_t)max_u64(share_of(v) / v->engine->busy_loops, FAIR_IO_LEAST);
+}
+
 static bool may_start(struct volume *v, uint32_t under_way, uint32_t blocks)
 {
-	if (v->engine->n_busy <= 1 || under_way == 0)
+	if (v->engine->n_busy + v->engine->others_busy <= 1 || under_way == 0)
 		return true;
-	if (under_way + blocks + FAIR_IO_BASE <= share_of(v))
+	if (under_way + blocks + FAIR_IO_BASE <= share_with_loops(v))
 		return true;
 	mark_deep(v);
 	return !is_contended(v->engine);
@@ -261,7 +305,7 @@ static bool may_start(struct volume *v, uint32_t under_way, uint32_t blocks)
 
 uint32_t fair_blocks(const struct volume *v, uint32_t most)
 {
-	return is_contended(v->engine) ? share_of(v) - FAIR_IO_BASE : most;
+	return is_contended(v->engine) ? share_with_loops(v) - FAIR_IO_BASE : most;
 }
 
 bool fair_may_read(struct volume *v)
@@ -288,7 +332,7 @@ bool fair_may_write(struct volume *v, uint32_t blocks)
 {
 	struct engine *e = v->engine;
 
-	if (e->n_busy > 1 && blocks + FAIR_IO_BASE > FAIR_IO)
+	if (e->n_busy + e->others_busy > 1 && blocks + FAIR_IO_BASE > FAIR_IO)
 		mark_deep(v);
 	if (!may_start(v, v->write_cost, blocks))
 		return false; /* the end of what is under way kicks the volume */
@@ -334,8 +378,9 @@ void fair_write_ended(struct volume *v, const struct record *rec)
 	e->lane_owner = NULL;
 	v->lane_tag = e->lane_time + took;
 	/* Next to nothing behind those that are hardly large. */
-	if (e->n_light_asked != e->lane_light || light_waits(e))
-		rest = min_u64(took / 2 * (rec->cost - FAIR_IO) / rec->cost, FAIR_REST_MAX);
+	if (e->n_light_asked != e->lane_light || e->others_light > 0 || light_waits(e))
+		rest = min_u64(took * e->busy_loops / 2 * (rec->cost - FAIR_IO) / rec->cost,
+			       FAIR_REST_MAX);
 	if (now + rest > e->lane_free_at) {
 		e->lane_free_at = now + rest;
 		e->lane_rest_tag = v->lane_tag - took / 2;

@@ -306,7 +306,7 @@ void volume_close_kick(struct volume *v)
 	case CLOSE_WAIT_CHECKPOINT:
 		return;
 	case CLOSE_WAIT_LOG:
-		if (!log_is_quiet(v) || !hydrate_is_at_rest(v) || v->scrub)
+		if (!log_is_quiet(v) || !hydrate_is_at_rest(v) || v->scrub || v->n_walks > 0)
 			return;
 		v->close_state = CLOSE_WAIT_CHECKPOINT;
 		v->close_wait.done = close_on_checkpoint;

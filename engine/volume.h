@@ -96,6 +96,9 @@ struct engine {
 	struct list busy;     /* volumes with requests, now or a moment ago */
 	uint32_t n_busy;
 	uint32_t n_deep;        /* of them, those that want more than a share */
+	uint32_t others_busy;   /* on other loops, as of this turn */
+	uint32_t others_light;  /* of them, those that are not deep */
+	uint32_t busy_loops;    /* with this one */
 	uint64_t n_light_asked; /* requests of the others, ever */
 	struct io_op next_turn;
 	bool turning;
@@ -402,6 +405,7 @@ struct volume {
 	bool idle_armed;
 	uint64_t last_write; /* io_now */
 	uint32_t holds;      /* of checkpoints */
+	uint32_t n_walks;    /* checks under way */
 	bool moving;         /* a MOVE is on its way into the log: no checkpoint begins */
 	bool reap_later;     /* dead segments wait for the next checkpoint */
 	struct volume_op *close_op;
@@ -415,6 +419,7 @@ struct volume {
 	uint64_t turn_at;    /* io_now of the turn in which `taken` requests were taken up */
 	uint32_t taken;
 	bool is_deep;
+	uint64_t deep_at;   /* when it wanted more last */
 	bool starved_again; /* by the step under way */
 	uint32_t n_ops;     /* from the pools */
 	uint32_t n_read_ios;
@@ -696,6 +701,7 @@ void checkpoint_hold(struct volume *v);
 void checkpoint_release(struct volume *v);
 /* What kept checkpoints from beginning is over. */
 void checkpoint_resume(struct volume *v);
+bool checkpoint_is_due(const struct volume *v);    /* by what was changed since the last */
 bool checkpoint_must_wait(const struct volume *v); /* writes wait: the overlay is too far ahead */
 /* Makes sure that publishing what is in flight, and one more record, can't fail, within the memory
  * that the overlays of a loop may take, or beyond it if it `must`. False: that must wait for a

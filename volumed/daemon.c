@@ -86,6 +86,7 @@ struct daemon {
 	struct control_home homes[OPTIONS_THREADS_MAX]; /* the first one's loop is the main loop */
 	unsigned n_homes;
 	struct bad_blocks bad_blocks[OPTIONS_THREADS_MAX];
+	struct engine_load loads[OPTIONS_THREADS_MAX];
 	unsigned n_threads; /* homes from the second on whose loops run in threads of their own */
 	struct signals signals;
 	struct store_open store_open;
@@ -227,6 +228,9 @@ static int make_engines(struct daemon *d)
 		struct control_home *home = &d->homes[i];
 		struct engine_config config = {
 		    .map_memory = map_memory,
+		    .loads = d->loads,
+		    .n_loads = d->n_homes,
+		    .load = i,
 		    .bad_block = bad_blocks_on_block,
 		    .doubtful = bad_blocks_on_segment,
 		    .bad_block_arg = &d->bad_blocks[i],

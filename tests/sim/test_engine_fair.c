@@ -51,6 +51,7 @@ struct client {
 static struct world world;
 static struct client clients[VOLUMES_MAX];
 static unsigned n_clients;
+static struct engine_load *world_loads; /* of two loops; NULL: there is one */
 static uint64_t reads_room = DATA;
 static uint64_t map_memory; /* of the next world; 0: the default */
 
@@ -202,6 +203,8 @@ static void begin(unsigned n)
 	world_init(&world, sim_new(11, &options));
 	world.store_config.segment_size = 8 * MiB;
 	world.config.map_memory = map_memory;
+	world.config.loads = world_loads;
+	world.config.n_loads = world_loads ? 2 : 0;
 	assert_int_equal(world_begin(&world), 0);
 	n_clients = n;
 	for (unsigned i = 0; i < n; i++) {
@@ -375,6 +378,38 @@ static void a_lone_volume_is_not_bound(void **state)
 	end();
 }
 
+/* Other loops have the same disk: a volume of theirs with little to do counts as one of ours, as
+ * long as they say so. */
+static void other_loops_count(void **state)
+{
+	struct engine_load loads[2] = {{0}};
+
+	(void)state;
+	world_loads = loads;
+	begin(1);
+	sim_disk_hook(world.sim, count_reads, NULL);
+	loads[1].until = UINT64_MAX;
+	loads[1].n_busy = 1;
+	client_start(&clients[0], &reads_128);
+	run_for(WARM_UP);
+	most_reads = 0;
+	run_for(MEASURED);
+	assert_in_range(most_reads, 2, 4);
+	assert_int_equal(loads[0].n_busy, 1);
+	assert_int_equal(loads[0].n_deep, 1);
+	loads[1].n_deep = 1;
+	run_for(MEASURED);
+	assert_true(most_reads >= 120);
+	loads[1].n_deep = 0;
+	loads[1].until = 1;
+	most_reads = 0;
+	run_for(MEASURED);
+	assert_true(most_reads >= 120);
+	client_stop(&clients[0]);
+	end();
+	world_loads = NULL;
+}
+
 /* Nor are two that both want much, for there is nobody to be protected. */
 static void equals_are_not_bound(void **state)
 {
@@ -526,6 +561,7 @@ int main(void)
 	    cmocka_unit_test(a_flush_stalls_nobody),
 	    cmocka_unit_test(making_and_deleting_disturb_nobody),
 	    cmocka_unit_test(a_lone_volume_is_not_bound),
+	    cmocka_unit_test(other_loops_count),
 	    cmocka_unit_test(equals_are_not_bound),
 	};
 
