@@ -19,7 +19,7 @@
 
 struct claim {
 	struct export_claim base; /* first */
-	struct list node; /* port->claims */
+	struct list node;         /* port->claims */
 	struct port *port;
 	/* The holder's loop. */
 	void (*leave)(void *holder, bool at_once);
