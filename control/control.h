@@ -445,7 +445,8 @@ void control_free(struct control *control);
 
 /* Export names to devices, for nbd/. An attachment is resolved by its own export name; on the unix
  * socket also by its volume's id, if it is this machine's own, and "" is the one attachment that
- * this machine's own instance has. Resolving waits while the volume is being opened. */
+ * this machine's own instance has. On the unix socket a completed snapshot, too, goes by its id, to
+ * be read. Resolving waits while the volume is being opened. */
 struct exports *control_exports(struct control *control);
 
 #endif

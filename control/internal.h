@@ -13,6 +13,7 @@
  *   snapshot.c   snapshots: create, delete  snapshot_list.c  list and show
  *   uploader.c   a volume's pending snapshots, one after the other
  *   upload.c     one pinned root into the repository
+ *   snapdev.c    completed snapshots as read-only exports
  *   args.c       what callers pass          filter.c  filters, pages
  *
  * An operation on a volume is a task. It takes the volume's disk (the thing in memory), one task at
@@ -72,7 +73,8 @@ struct control {
 
 	struct list disks[DISK_BUCKETS];
 	unsigned n_disks_open;
-	struct list ports; /* of attachments; closing ones are not on it */
+	struct list ports;    /* of attachments; closing ones are not on it */
+	struct list snapdevs; /* snapshots that are exported */
 	struct list uploaders;
 	unsigned n_uploads; /* of them, not queued */
 	struct list scrubs;

@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "base/size.h"
 #include "control/internal.h"
+#include "control/snapdev.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -17,7 +18,8 @@
 #include <string.h>
 
 struct claim {
-	struct list node; /* port->claims */
+	struct export_claim base; /* first */
+	struct list node;         /* port->claims */
 	struct port *port;
 	/* The holder's loop. */
 	void (*leave)(void *holder, bool at_once);
@@ -44,6 +46,7 @@ static void resolve_on_control(struct io_msg *msg);
 static void answer(struct export_op *op, struct port *p, int error);
 static void answer_on_loop(struct io_msg *msg);
 static void release(struct exports *exports, void *claim_handle);
+static void release_port(struct control *c, struct export_claim *base);
 static void release_on_control(struct io_msg *msg);
 static void ask_on_home(struct io_msg *msg);
 static void ask_on_return(struct io_msg *msg);
@@ -59,6 +62,7 @@ int exports_init(struct control *c)
 {
 	c->exports = (struct exports){.resolve = resolve, .release = release, .list = list_names};
 	list_init(&c->ports);
+	list_init(&c->snapdevs);
 	c->names = mem_alloc(sizeof(*c->names));
 	return c->names && pthread_mutex_init(&c->names->lock, NULL) == 0 ? 0 : -ENOMEM;
 }
@@ -333,6 +337,8 @@ static void resolve_on_control(struct io_msg *msg)
 
 	if (c->stopping)
 		answer(op, NULL, -ESHUTDOWN);
+	else if (!p && snapdev_resolve(c, op))
+		return;
 	else if (!p)
 		answer(op, NULL, -ENOENT);
 	else if (p->state == PORT_OPEN)
@@ -349,6 +355,7 @@ static int make_claim(struct export_op *op, struct port *p)
 
 	if (!claim)
 		return -ENOMEM;
+	claim->base.release = release_port;
 	claim->port = p;
 	claim->leave = op->leave;
 	claim->holder = op->holder;
@@ -436,7 +443,14 @@ static void ask_on_return(struct io_msg *msg)
 static void release(struct exports *exports, void *claim_handle)
 {
 	struct control *c = container_of(exports, struct control, exports);
-	struct claim *claim = claim_handle;
+	struct export_claim *base = claim_handle;
+
+	base->release(c, base);
+}
+
+static void release_port(struct control *c, struct export_claim *base)
+{
+	struct claim *claim = container_of(base, struct claim, base);
 
 	claim->holder = NULL;
 	claim->release_msg.run = release_on_control;
