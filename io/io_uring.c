@@ -23,7 +23,7 @@
 #define REAP_MAX 512
 /* So many at a time go to the kernel within a turn. All at its end would be fewer calls, but the
  * disk would stand idle while a long batch is prepared, and then everything finish at once, again
- * and again: a fifth of the device's reads a second was lost to that. */
+ * and again: a seventh of the device's reads a second was lost to that. */
 #define SUBMIT_EARLY   4
 #define RETRY_PAUSE_NS 1000000 /* when the kernel is out of memory and nothing is at hand */
 
