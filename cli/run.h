@@ -28,6 +28,7 @@ int run_scrub(struct cli *cli);
 int run_snapshot_create(struct cli *cli);
 int run_snapshot_list(struct cli *cli);
 int run_snapshot_show(struct cli *cli);
+int run_snapshot_export(struct cli *cli);
 int run_snapshot_delete(struct cli *cli);
 int run_instance_register(struct cli *cli);
 int run_instance_list(struct cli *cli);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * snapshot create, list, show, delete.
+ * snapshot create, list, show, export, delete.
  */
 #include "base/size.h"
 #include "base/util.h"
@@ -217,6 +217,55 @@ int run_snapshot_show(struct cli *cli)
 		print_snapshot(reply);
 	json_decref(reply);
 	return EXIT_OK;
+}
+
+/* ---- export -------------------------------------------------------------------------------- */
+
+/* A snapshot is served as it is: all that is to be done is to say where. */
+static int print_export(struct cli *cli, const char *id, const char *socket)
+{
+	const char *uri = client_printf(cli->client, "nbd+unix:///%s?socket=%s", id, socket);
+	json_t *object;
+
+	if (!uri)
+		return cli_out_of_memory();
+	if (cli->json) {
+		object = json_pack("{s:s, s:s}", "id", id, "uri", uri);
+		cli_print_json(object);
+		json_decref(object);
+	} else if (cli->quiet) {
+		puts(uri);
+	} else {
+		printf("%s can be read at\n  %s\n\nAs an image:\n"
+		       "  qemu-img convert -f raw -O qcow2 '%s' %s.qcow2\n",
+		       id, uri, uri, id);
+	}
+	return EXIT_OK;
+}
+
+int run_snapshot_export(struct cli *cli)
+{
+	struct cli_request request = {.method = "GET", .path = "/v1/status"};
+	json_t *snapshot = NULL;
+	json_t *daemon = NULL;
+	const char *id;
+	int status = cli_find_snapshot(cli, cli->line.arguments[0], &id);
+
+	if (status == EXIT_OK)
+		status = ask(cli, id, &snapshot);
+	if (status == EXIT_OK && !has_state(snapshot, "completed"))
+		status =
+		    cli_fail(EXIT_CONFLICT, "%s is %s; only a completed snapshot can be exported",
+			     id, get_text(snapshot, "state"));
+	if (status == EXIT_OK)
+		status = cli_send(cli, &request, &daemon);
+	if (status == EXIT_OK && !*get_text(daemon, "nbd_socket"))
+		status = cli_fail(EXIT_CONFLICT, "the daemon serves no NBD socket");
+	if (status == EXIT_OK)
+		status = print_export(cli, id, get_text(daemon, "nbd_socket"));
+	json_decref(snapshot);
+	json_decref(daemon);
+	return status;
 }
 
 /* ---- delete -------------------------------------------------------------------------------- */

@@ -127,6 +127,12 @@ const struct cli_command cli_commands[] = {
 	 run_snapshot_list},
 	{"snapshot show", {SNAP}, 0, 0, "show a snapshot: its state, progress and sizes", "",
 	 run_snapshot_show},
+	{"snapshot export", {SNAP}, 0, 0,
+	 "print where a completed snapshot can be read, over NBD",
+	 "Every completed snapshot is a read-only disk on the daemon's NBD socket, by its id: "
+	 "qemu-img and nbdcopy make an image of any format of it. With --quiet it prints just the "
+	 "URI.",
+	 run_snapshot_export},
 	{"snapshot delete", {SNAP}, 0, 0,
 	 "delete a snapshot, pending or completed",
 	 "Other snapshots keep all that they need.",

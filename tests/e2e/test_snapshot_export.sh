@@ -46,7 +46,8 @@ run_ok "the disk is written" nbdcopy "$dir/one" "$uri"
 one=$(ctl snapshot create disk --wait-completed --quiet)
 run_ok "it is overwritten" qemu-io -f raw -c "write -P 7 8M 512k" "$uri"
 two=$(ctl snapshot create disk --wait-completed --quiet)
-export_one="nbd+unix:///$one?socket=$dir/a/nbd.sock"
+export_one=$(ctl snapshot export "$one" --quiet)
+expect "the URI is printed" "nbd+unix:///$one?socket=$dir/a/nbd.sock" "$export_one"
 export_two="nbd+unix:///$two?socket=$dir/a/nbd.sock"
 
 run_ok "qemu-img converts it" qemu-img convert -f raw -O qcow2 "$export_one" "$dir/one.qcow2"
