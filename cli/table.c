@@ -77,8 +77,8 @@ const struct cli_command cli_commands[] = {
 	 "make a volume, empty or of a snapshot",
 	 "An empty one needs a --size; it reads as zeroes until it is written, and takes only the "
 	 "space that is. One that is made of a snapshot has at least the snapshot's size, and can "
-	 "be used at once: what is read first is copied first, and the rest behind it while the "
-	 "volume is attached.",
+	 "be used at once: what is read first is copied first, and the rest behind it, attached "
+	 "or not.",
 	 run_volume_create},
 	{"volume list", {{0}}, BIT(OPT_FILTER), 0,
 	 "list volumes",

@@ -245,7 +245,8 @@ static void create_step(struct task *t)
 			task_job(t, CREATE_WAIT_CONFIRM, create_confirm);
 			return;
 		case CREATE_WAIT_CONFIRM:
-			task_job_ok(t);
+			if (task_job_ok(t) && !id_is_zero(t->volume.base))
+				hydrator_kick(t->control, t->disk->id);
 			t->state = CREATE_END;
 			continue;
 		case CREATE_FORGET:

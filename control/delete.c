@@ -137,6 +137,7 @@ static void delete_step(struct task *t)
 			}
 			task_answer(t);
 			t->disk->deleting = true;
+			hydrator_over(t->disk);
 			t->disk->open_error = (struct err){0};
 			t->state =
 			    t->n_pending == UINT64_MAX ? DELETE_PENDING : DELETE_WAIT_PENDING;

@@ -189,7 +189,7 @@ static void detach_step(struct task *t)
 			continue;
 		case DETACH_CLOSE:
 			t->state = DETACH_CONFIRM;
-			if (d->uploader || d->scrub) /* which closes it */
+			if (d->uploader || d->scrub || d->hydrator) /* which closes it */
 				continue;
 			task_close(t, DETACH_WAIT_CLOSE);
 			return;
@@ -206,6 +206,8 @@ static void detach_step(struct task *t)
 			t->state = DETACH_END;
 			continue;
 		case DETACH_END:
+			if (!id_is_zero(t->volume.base) && !t->error.code)
+				hydrator_kick(t->control, d->id);
 			task_end(t);
 			return;
 		}

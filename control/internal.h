@@ -10,6 +10,7 @@
  *   instance.c   register, deregister       describe.c  list and show
  *   check.c      the full walk              status.c  status, ping
  *   scrub.c      reading all that lives, behind I/O
+ *   hydrator.c   volumes made of a snapshot are copied to their end
  *   snapshot.c   snapshots: create, delete  snapshot_list.c  list and show
  *   uploader.c   a volume's pending snapshots, one after the other
  *   upload.c     one pinned root into the repository
@@ -36,6 +37,7 @@ struct disk;
 struct port;
 struct uploader;
 struct scrubbing;
+struct hydrator;
 struct task;
 
 #define DISK_BUCKETS       1024
@@ -46,6 +48,7 @@ struct task;
 #define VOLUME_BYTES_MAX   (64 * TiB) /* the engine's */
 #define START_TASKS_MAX    16         /* volumes that are opened at a time while starting */
 #define UPLOADS_MAX        4          /* at a time: each takes about 55 MiB */
+#define HYDRATORS_MAX      8          /* volumes that are held open for it, at a time */
 #define UPLOAD_RETRY       (10 * NSEC_PER_SEC) /* after what may pass: a full repository ... */
 #define OWN_INSTANCE       "own-instance"      /* settings of the catalog */
 #define STORE_UUID         "store"
@@ -78,6 +81,8 @@ struct control {
 	struct list uploaders;
 	unsigned n_uploads; /* of them, not queued */
 	struct list scrubs;
+	struct list hydrators;
+	unsigned n_hydrators; /* of them, at work */
 	unsigned n_tasks;
 	struct starting *starting; /* start.c, while it runs */
 
@@ -110,6 +115,7 @@ struct disk {
 	bool deleting;              /* the task that has it deletes it */
 	struct uploader *uploader;  /* of its pending snapshots; keeps the volume open */
 	struct scrubbing *scrub;    /* under way; keeps the volume open */
+	struct hydrator *hydrator;  /* it is not copied yet; keeps the volume open */
 	struct task *upload_waiter; /* is stepped when no upload runs any more */
 	bool closing;               /* the message that closes it is on its way */
 };
@@ -275,6 +281,13 @@ void task_open_pinned(struct task *t, int state);
 bool task_opened_pinned(struct task *t, int state);
 /* A start goes on with what is half done. */
 int snapshot_delete_resume(struct control *c, const struct catalog_snapshot *s);
+
+/* Copies the volume's snapshot to its end, if it has one. */
+void hydrator_kick(struct control *c, struct id volume);
+/* It needs it no more, or goes. */
+void hydrator_over(struct disk *d);
+/* Each ends soon: the daemon stops. */
+void hydrators_stop(struct control *c);
 
 /* ---- Machines ---------------------------------------------------------------------- */
 

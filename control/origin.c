@@ -311,8 +311,10 @@ static void hydrated_step(struct task *t)
 	/* If either fails, the next opening finds it again. */
 	if (t->state == HYDRATED_WAIT_HOLD && t->forget_error == 0)
 		task_job(t, HYDRATED_WAIT_ROW, hydrated_job);
-	else
+	else {
+		hydrator_over(t->disk);
 		task_end(t);
+	}
 }
 
 static void hydrated_on_control(struct io_msg *msg)

@@ -10,7 +10,8 @@
 #include "control/internal.h"
 #include "snapshots/repository.h"
 
-#define HOLD_TIME (60 * 24 * 3600 * NSEC_PER_SEC) /* renewed at each opening of the volume */
+#define HOLD_TIME                                                                                  \
+	(60 * 24 * 3600 * NSEC_PER_SEC) /* renewed at each opening of the volume, and each day */
 
 /* A task's volume_op on the volume's loop, in place of volume_open: opens the task's
  * volume.base first. If that can't be had the volume is opened all the same; what is not copied yet

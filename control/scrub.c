@@ -187,7 +187,7 @@ static bool close_maybe(struct task *t)
 	struct disk *d = t->disk;
 
 	t->state = SCRUB_END;
-	if (d->volume && !d->port && !d->uploader && !t->control->stopping)
+	if (d->volume && !d->port && !d->uploader && !d->hydrator && !t->control->stopping)
 		task_close(t, SCRUB_WAIT_CLOSE);
 	return t->state == SCRUB_WAIT_CLOSE;
 }

@@ -213,6 +213,8 @@ static void resume_row(struct starting *s)
 	s->only = s->volume.id;
 	if (s->volume.state == CATALOG_DELETING)
 		r.ended = NULL;
+	if (s->volume.state == CATALOG_AVAILABLE && !id_is_zero(s->volume.base))
+		hydrator_kick(s->control, s->volume.id);
 	s->n_pending += r.ended != NULL;
 	error = resume_volume(s, &r);
 	if (error && r.ended)

@@ -529,7 +529,8 @@ static bool step_last(struct uploader *u)
 		return t->state == UP_WAIT_TIMER;
 	case UP_CLOSE:
 		t->state = UP_END;
-		if (t->disk->volume && !t->disk->port && !t->disk->scrub && !c->stopping)
+		if (t->disk->volume && !t->disk->port && !t->disk->scrub && !t->disk->hydrator &&
+		    !c->stopping)
 			task_close(t, UP_WAIT_CLOSE);
 		return t->state == UP_WAIT_CLOSE;
 	default:

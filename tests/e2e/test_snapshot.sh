@@ -111,6 +111,33 @@ run_ok "it is read again" nbdcopy "$copy" "$dir/copy"
 run_ok "it holds the same" cmp "$dir/one" "$dir/copy"
 answers "the second is whole without it" 0 "completed" a snapshot show "$two"
 
+# ---- Nobody attaches it ----
+
+wait_hydrated() {
+	for _ in $(seq 300); do
+		[ "$(member 'j["snapshot"]' b volume show "$1")" != None ] || return 0
+		sleep 0.1
+	done
+	fail "$1 is copied to its end" "$(ctl b volume show "$1")"
+}
+
+ctl b volume create --snapshot "$two" --name quiet --initialization-rate 8MiB --quiet >/dev/null
+ctl b volume create --snapshot "$two" --name gone --initialization-rate 1MiB --quiet >/dev/null
+answers "it is being copied, though detached" 0 "copied: " b volume show quiet
+end b KILL
+start b 2
+answers "one that is being copied is deleted at once" 0 "is deleted" b volume delete gone
+ctl b attach quiet --quiet >/dev/null
+answers "attached and detached meanwhile" 0 "is detached" b detach quiet
+wait_hydrated quiet
+run_ok "after SIGKILL it is copied to its end" test "$(member 'j["snapshot"]' b volume show quiet)" \
+	= None
+quiet=$(ctl b attach quiet --quiet)
+run_ok "it is read" nbdcopy "$quiet" "$dir/copy"
+run_ok "the first MiB holds what the snapshot held" cmp -n 1048576 "$dir/one" "$dir/copy"
+run_ok "and what was rewritten before it" qemu-io -f raw -c "read -P 7 8M 512k" "$dir/copy"
+answers "check of that zone" 0 "^clean" b check
+
 # ---- Refusals ----
 
 answers "show: no such snapshot" 4 "does not exist" a snapshot show snap-01234567890123456
