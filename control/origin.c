@@ -296,6 +296,7 @@ static int hydrated_job(struct catalog *c, struct catalog_job *job)
 
 	if (r < 0)
 		return r;
+	t->volume.lineage = t->volume.base;
 	t->volume.base = base;
 	r = catalog_volume_put(c, &t->volume, &job->err);
 	return r == 0 ? task_event(c, t, "volumeHydrated",

@@ -672,6 +672,18 @@ static bool is_pending(struct catalog *c, struct id id, struct catalog_snapshot 
 	return r == 0 && ret_s->state == CATALOG_SNAPSHOT_PENDING;
 }
 
+/* The snapshot that the volume was made of: what nobody wrote since is in there, copied by now or
+ * not. If it was deleted, the upload finds out. */
+static struct id lineage_of(struct catalog *c, const struct uploader *u)
+{
+	struct catalog_volume v;
+	struct err err;
+
+	if (!id_is_zero(u->base))
+		return u->base;
+	return catalog_volume_get(c, u->row.volume, &v, &err) == 0 ? v.lineage : (struct id){0};
+}
+
 static int parent_job(struct catalog *c, struct catalog_job *job)
 {
 	struct task *t = task_of_job(job);
@@ -687,7 +699,7 @@ static int parent_job(struct catalog *c, struct catalog_job *job)
 	r = catalog_snapshot_parent(c, u->row.volume, u->row.sequence, &s, &job->err);
 	if (r < 0 && r != -ENOENT)
 		return r;
-	u->parent = r == 0 ? s.id : u->base;
+	u->parent = r == 0 ? s.id : lineage_of(c, u);
 	u->since = r == 0 ? s.sequence : 0;
 	u->row.parent = u->without_parent ? (struct id){0} : u->parent;
 	r = catalog_snapshot_put(c, &u->row, &job->err);

@@ -66,6 +66,7 @@ static void bind_volume(sqlite3_stmt *s, const struct catalog_volume *v)
 	sql_int(s, 10, v->hydration_rate);
 	sql_int(s, 11, v->scrubbed);
 	sql_int(s, 12, v->scrub_bad);
+	sql_id(s, 13, v->lineage, CATALOG_SNAPSHOT_PREFIX);
 }
 
 static int read_volume(sqlite3_stmt *s, void *ret_row, struct err *err)
@@ -90,6 +91,8 @@ static int read_volume(sqlite3_stmt *s, void *ret_row, struct err *err)
 	v.hydration_rate = sql_get_int(s, 9);
 	v.scrubbed = sql_get_int(s, 10);
 	v.scrub_bad = sql_get_int(s, 11);
+	if (r == 0)
+		r = sql_get_id_or_zero(s, 12, CATALOG_SNAPSHOT_PREFIX, &v.lineage, err);
 	if (r == 0)
 		*(struct catalog_volume *)ret_row = v;
 	return r;

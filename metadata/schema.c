@@ -89,9 +89,11 @@ static const char *const steps[] = {
     "CREATE INDEX snapshots_by_volume ON snapshots (volume, state, sequence);"
     "ALTER TABLE volumes ADD COLUMN base TEXT NOT NULL DEFAULT '';"
     "ALTER TABLE volumes ADD COLUMN hydration_rate INTEGER NOT NULL DEFAULT 0;",
-    /* 3: the newest whole scrub: when it ended, and how many bad places it found. */
+    /* 3: the newest whole scrub: when it ended, and how many bad places it found. And the snapshot
+     * that a volume was made of, once it needs no block of it any more. */
     "ALTER TABLE volumes ADD COLUMN scrubbed INTEGER NOT NULL DEFAULT 0;"
-    "ALTER TABLE volumes ADD COLUMN scrub_bad INTEGER NOT NULL DEFAULT 0;",
+    "ALTER TABLE volumes ADD COLUMN scrub_bad INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE volumes ADD COLUMN lineage TEXT NOT NULL DEFAULT '';",
 };
 
 static int take_step(struct catalog *c, const char *step, unsigned from, struct err *err)

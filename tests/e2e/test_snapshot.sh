@@ -136,6 +136,17 @@ quiet=$(ctl b attach quiet --quiet)
 run_ok "it is read" nbdcopy "$quiet" "$dir/copy"
 run_ok "the first MiB holds what the snapshot held" cmp -n 1048576 "$dir/one" "$dir/copy"
 run_ok "and what was rewritten before it" qemu-io -f raw -c "read -P 7 8M 512k" "$dir/copy"
+run_ok "4 KiB of it are written" qemu-io -f raw -c "write -P 9 32M 4k" "$quiet"
+four=$(ctl b snapshot create quiet --wait-completed --quiet)
+expect "its first snapshot shares with the one that it was made of" "$two" \
+	"$(member 'j["parent"]' b snapshot show "$four")"
+expect "... and stores what was written" True \
+	"$(member 'j["stored_bytes"] < 700 * 1024' b snapshot show "$four")"
+ctl b volume create --snapshot "$four" --name again --quiet >/dev/null
+again=$(ctl b attach again --quiet)
+run_ok "all of it is in there" nbdcopy "$again" "$dir/again"
+run_ok "... as it was" qemu-io -f raw -c "read -P 7 8M 512k" -c "read -P 9 32M 4k" "$dir/again"
+run_ok "... and the rest" cmp -n 1048576 "$dir/one" "$dir/again"
 answers "check of that zone" 0 "^clean" b check
 
 # ---- Refusals ----

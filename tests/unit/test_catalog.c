@@ -164,7 +164,8 @@ static void version_1_learns_snapshots(void **state)
 	do_sql("DROP TABLE snapshots; ALTER TABLE volumes DROP COLUMN base;"
 	       "ALTER TABLE volumes DROP COLUMN hydration_rate;"
 	       "ALTER TABLE volumes DROP COLUMN scrubbed;"
-	       "ALTER TABLE volumes DROP COLUMN scrub_bad; PRAGMA user_version = 1");
+	       "ALTER TABLE volumes DROP COLUMN scrub_bad;"
+	       "ALTER TABLE volumes DROP COLUMN lineage; PRAGMA user_version = 1");
 	assert_int_equal(open_it(&c), 0);
 	assert_int_equal(catalog_volume_get(c, v.id, &got, &err), 0);
 	assert_true(got.size == v.size && id_is_zero(got.base));
