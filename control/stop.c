@@ -49,6 +49,7 @@ void control_stop(struct control *control, struct control_stop *stop)
 	uploaders_stop(control);
 	scrubs_stop(control);
 	hydrators_stop(control);
+	sweeper_stop(control);
 	control->n_tasks--;
 	stop_kick(control);
 }
