@@ -365,7 +365,7 @@ static void lend_done(struct store_ctl *ctl)
 		s->retry.done = lend_on_retry;
 		io_timer(v->loop, &s->retry, LEND_RETRY);
 	}
-	/* Another stream may be lent what this one is not. From here on `ctl` may be the store's. */
+	/* Another stream may be lent what this one is not. From here on `ctl` may be in use. */
 	segments_want_any(v);
 	checkpoint_space_kick(v);
 	if (full)
