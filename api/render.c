@@ -271,18 +271,41 @@ static json_t *volume_counts(const struct control_status *s)
 			 "open", (int)s->volumes_open);
 }
 
+static json_t *sweep(const struct control_sweep *s)
+{
+	const struct control_sweep_result *r = &s->last;
+	json_t *json = json_pack("{s:s, s:o, s:n, s:n}", "state", s->state, "error",
+				 text(s->error_text), "progress", "last");
+
+	if (json && strcmp(s->state, "sweeping") == 0)
+		json_object_set_new(json, "progress",
+				    json_pack("{s:I, s:I, s:I, s:I}", "objects", number(s->objects),
+					      "pages", number(s->pages), "removed",
+					      number(s->removed), "freed", number(s->freed)));
+	if (json && r->time)
+		json_object_set_new(json, "last",
+				    json_pack("{s:o, s:f, s:I, s:I, s:I, s:I, s:I}", "time",
+					      when(r->time), "seconds",
+					      (double)r->took_ns / (double)NSEC_PER_SEC, "freed",
+					      number(r->freed), "removed", number(r->removed),
+					      "given_up", number(r->given_up), "stored",
+					      number(r->stored), "live", number(r->live)));
+	return json;
+}
+
 json_t *api_render_status(const struct control_op *op)
 {
 	const struct control_status *s = op->result.status;
 
 	return json_pack(
-	    "{s:b, s:o, s:o, s:o, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:i, s:i, s:I}",
+	    "{s:b, s:o, s:o, s:o, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:i, s:i, s:I, s:o}",
 	    "healthy", s->healthy, "warnings", texts(s->warnings, s->n_warnings), "version",
 	    text(s->version), "zone", text(s->zone), "zone_number", (int)s->zone_number, "instance",
 	    text(s->instance), "start_time", when(s->start_time), "now", when(s->now), "nbd_socket",
 	    text_or_null(s->nbd_socket), "nbd_tcp", text_or_null(s->nbd_tcp), "space", space(s),
 	    "volumes", volume_counts(s), "instances", (int)s->instances, "attachments",
-	    (int)s->attachments, "connections", number(s->connections));
+	    (int)s->attachments, "connections", number(s->connections), "snapshot_sweep",
+	    sweep(&s->sweep));
 }
 
 json_t *api_render_checked(const struct control_check *c)

@@ -118,6 +118,27 @@ static void print_counts(const json_t *status)
 		    get_number(status, "attachments"), get_number(status, "connections"));
 }
 
+static void print_sweep(const json_t *sweep)
+{
+	const json_t *progress = json_object_get(sweep, "progress");
+	const json_t *last = json_object_get(sweep, "last");
+	char text[3][SIZE_TEXT_MAX];
+
+	if (json_is_object(progress))
+		print_field("snapshots",
+			    "sweeping: %" PRIu64 " objects looked at, %" PRIu64
+			    " removed, %s given back",
+			    get_number(progress, "objects"), get_number(progress, "removed"),
+			    size_format(get_number(progress, "freed"), text[0]));
+	else if (strcmp(get_text(sweep, "state"), "elsewhere") == 0)
+		print_field("snapshots", "another daemon sweeps");
+	if (json_is_object(last))
+		print_field("last sweep", "%s, %s given back; %s stored, %s needed",
+			    get_text(last, "time"), size_format(get_number(last, "freed"), text[0]),
+			    size_format(get_number(last, "stored"), text[1]),
+			    size_format(get_number(last, "live"), text[2]));
+}
+
 static void print_status(struct cli *cli, const json_t *status)
 {
 	const json_t *warning;
@@ -135,6 +156,7 @@ static void print_status(struct cli *cli, const json_t *status)
 	print_field("this machine", "%s", get_text(status, "instance"));
 	print_space(json_object_get(status, "space"));
 	print_counts(status);
+	print_sweep(json_object_get(status, "snapshot_sweep"));
 	if (*get_text(status, "nbd_socket"))
 		print_field("NBD", "%s", get_text(status, "nbd_socket"));
 	if (*get_text(status, "nbd_tcp"))

@@ -198,6 +198,28 @@ struct control_event {
 	const char *detail;
 };
 
+/* What the last sweep of the snapshot repository by this daemon came to. */
+struct control_sweep_result {
+	uint64_t time; /* when it ended; 0: there was none */
+	uint64_t took_ns;
+	uint64_t freed;    /* bytes given back */
+	uint64_t removed;  /* objects */
+	uint64_t given_up; /* abandoned uploads and holds */
+	uint64_t stored;   /* bytes that the repository took when it began */
+	uint64_t live;     /* bytes of these that are needed */
+};
+
+struct control_sweep {
+	const char *state; /* "off", "waiting", "sweeping", "elsewhere": another daemon does */
+	/* So far, while this daemon sweeps. */
+	uint64_t objects; /* looked at */
+	uint64_t pages;   /* of snapshots' trees */
+	uint64_t removed; /* objects */
+	uint64_t freed;   /* bytes */
+	struct control_sweep_result last;
+	const char *error_text; /* why the last one gave nothing back; "": it did its work */
+};
+
 struct control_status {
 	bool healthy; /* no warning at all */
 	unsigned n_warnings;
@@ -228,6 +250,7 @@ struct control_status {
 	unsigned instances;
 	unsigned attachments;
 	uint64_t connections; /* NBD clients */
+	struct control_sweep sweep;
 };
 
 struct control_check {
@@ -414,6 +437,8 @@ struct control_config {
 	const char *no_repository;     /* why; NULL: none was configured */
 	uint64_t hydration_rate;       /* bytes a second of each volume; 0: as fast as it goes */
 	uint64_t upload_rate;          /* bytes a second of each upload; 0: as fast as it goes */
+	uint64_t sweep_interval_ns;    /* between sweeps of the repository; 0: none are made */
+	uint32_t sweep_rate;           /* objects that one removes a second; 0: 100 */
 	uint64_t detach_wait_ns;       /* for clients to take their last replies; 0: 10 s */
 	uint64_t token_life_ns;        /* of client tokens; 0: a day */
 	uint64_t event_keep;           /* events that are kept; 0: 100,000 */

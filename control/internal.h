@@ -14,6 +14,7 @@
  *   snapshot.c   snapshots: create, delete  snapshot_list.c  list and show
  *   uploader.c   a volume's pending snapshots, one after the other
  *   upload.c     one pinned root into the repository
+ *   sweeper.c    gives the space of deleted snapshots back
  *   snapdev.c    completed snapshots as read-only exports
  *   args.c       what callers pass          filter.c  filters, pages
  *
@@ -32,6 +33,7 @@
 #include "control/control.h"
 #include "engine/engine.h"
 #include "metadata/worker.h"
+#include "snapshots/sweep.h"
 
 struct disk;
 struct port;
@@ -62,6 +64,25 @@ struct home {
 	unsigned n_open;
 };
 
+/* sweeper.c's own. */
+struct sweeper {
+	struct snap_sweep sweep;
+	struct snap_sweep_memory memory;
+	struct io_op timer;
+	bool is_on;
+	bool waits;           /* the timer runs */
+	bool woken;           /* it was cancelled */
+	bool runs;            /* the sweep does */
+	bool asked;           /* something was deleted since the last one began */
+	bool wanted;          /* the same, since one went through */
+	bool elsewhere;       /* another daemon has the lease */
+	uint64_t due;         /* io_now */
+	uint64_t rests_until; /* io_now */
+	uint64_t began;       /* io_now */
+	struct control_sweep_result last;
+	char error[ERR_TEXT_MAX]; /* of the last one */
+};
+
 struct control {
 	struct control_config config;
 	struct home *homes;
@@ -85,6 +106,7 @@ struct control {
 	struct list checks;
 	struct list hydrators;
 	unsigned n_hydrators; /* of them, at work */
+	struct sweeper sweeper;
 	unsigned n_tasks;
 	struct starting *starting; /* start.c, while it runs */
 
@@ -295,6 +317,17 @@ void hydrator_kick(struct control *c, struct id volume);
 void hydrator_over(struct disk *d);
 /* Each ends soon: the daemon stops. */
 void hydrators_stop(struct control *c);
+
+/* ---- The sweeper (sweeper.c) -------------------------------------------------------------------
+ */
+
+void sweeper_start(struct control *c);
+/* A snapshot was deleted: its space comes back soon. */
+void sweeper_ask(struct control *c);
+/* It ends soon: the daemon stops. */
+void sweeper_stop(struct control *c);
+/* The texts are the sweeper's. */
+void sweeper_describe(const struct control *c, struct control_sweep *ret);
 
 /* ---- Machines ---------------------------------------------------------------------- */
 

@@ -432,7 +432,8 @@ static void delete_step(struct task *t)
 				return;
 			continue;
 		case DELETE_WAIT_CONFIRM:
-			task_job_ok(t);
+			if (task_job_ok(t))
+				sweeper_ask(t->control);
 			t->state = DELETE_END;
 			continue;
 		case DELETE_END:

@@ -322,6 +322,8 @@ static void start_done(struct starting *s)
 	start->err = s->err;
 	c->started = !s->err.code;
 	c->starting = NULL;
+	if (c->started)
+		sweeper_start(c);
 	mem_free(s->ids);
 	mem_free(s);
 	start->done(start);

@@ -221,6 +221,26 @@ static void warn_of_health(struct task *t, const struct health_item *item)
 				     id));
 }
 
+static void warn_of_sweep(struct task *t)
+{
+	struct control_status *s = t->op->result.status;
+
+	if (s->sweep.error_text[0])
+		warn(t, arena_printf(&t->op->memory,
+				     "the space of deleted snapshots does not come back: %s",
+				     s->sweep.error_text));
+}
+
+static void take_sweep(struct task *t)
+{
+	struct control_sweep *sweep = &t->op->result.status->sweep;
+	const char *text;
+
+	sweeper_describe(t->control, sweep);
+	text = arena_text(&t->op->memory, sweep->error_text); /* the next sweep overwrites it */
+	sweep->error_text = text ? text : "";
+}
+
 static void warn_of_all(struct task *t)
 {
 	struct control *c = t->control;
@@ -228,6 +248,7 @@ static void warn_of_all(struct task *t)
 	struct control_status *s = t->op->result.status;
 
 	warn_of_space(t);
+	warn_of_sweep(t);
 	for (unsigned i = 0; i < g->n_queries; i++)
 		for (unsigned k = 0; k < g->queries[i].n; k++)
 			warn_of_health(t, &g->queries[i].items[k]);
@@ -295,6 +316,7 @@ static void fill(struct task *t)
 	s->nbd_tcp = c->config.nbd_tcp;
 	take_counts(t);
 	take_space(t);
+	take_sweep(t);
 	warn_of_all(t);
 	if (!s->instance)
 		control_fail(&t->error, "InternalError", -ENOMEM, "out of memory");

@@ -50,6 +50,7 @@ void control_stop(struct control *control, struct control_stop *stop)
 	scrubs_stop(control);
 	checks_stop(control);
 	hydrators_stop(control);
+	sweeper_stop(control);
 	control->n_tasks--;
 	stop_kick(control);
 }

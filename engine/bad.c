@@ -87,6 +87,17 @@ void volume_bad_block(struct volume *v, uint64_t lba, const char *why)
 	bad_note(v, VOLUME_BAD_BLOCKS, lba, 1, why);
 }
 
+void bad_some(struct volume *v, uint64_t lba, const char *why)
+{
+	struct engine_config *config = &v->engine->config;
+
+	v->stats.bad_reads++;
+	v->bad.more = true;
+	bad_health(v);
+	if (config->bad_block)
+		config->bad_block(config->bad_block_arg, v->id, lba, why);
+}
+
 static uint64_t page_blocks(enum map_page_kind kind)
 {
 	return kind == MAP_LEAF ? LEAF_BLOCKS : LEAF_BLOCKS * INDEX_LEAVES;

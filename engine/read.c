@@ -302,8 +302,21 @@ static void read_data(struct op *op, struct read_io *io, const struct entry *e)
 		   io->blocks * BLOCK_SIZE);
 }
 
+/* What was read is what a read would find now. */
+static bool is_still_there(struct volume *v, const struct read_io *io, uint32_t i)
+{
+	struct entry now;
+
+	return map_get(v, io->lba + i, &now) == 0 && now.state == ENTRY_DATA &&
+	       now.segment == io->segment->id && now.sum == io->sums[i];
+}
+
 static int read_verify(struct volume *v, struct read_io *io)
 {
+	if (io->io.result < 0 && io->blocks > 1) {
+		bad_some(v, io->lba, "the store can't read it, or one that follows it");
+		return -EIO;
+	}
 	if (io->io.result < 0) {
 		volume_bad_block(v, io->lba, "the store can't read it");
 		return -EIO;
@@ -316,7 +329,9 @@ static int read_verify(struct volume *v, struct read_io *io)
 		volume_bad_block(v, io->lba + i, "its checksum is wrong");
 		return -EIO;
 	}
-	bad_good(v, io->lba, io->blocks);
+	for (uint32_t i = 0; i < io->blocks && v->bad.n > 0; i++)
+		if (is_still_there(v, io, i))
+			bad_good(v, io->lba + i, 1);
 	return 0;
 }
 

@@ -52,6 +52,9 @@ struct scrub {
 	uint32_t mended;  /* of them; once is enough */
 	uint64_t indexes; /* blocks below it have their index page looked at */
 	uint64_t leaves;
+	uint64_t singly;    /* blocks below it are read one by one: all at once gave an error */
+	uint64_t load_unit; /* blocks that the page leads to which is being loaded */
+	bool page_was_bad;  /* the newest page of the map that was looked at */
 	struct checkpoint_wait checkpoint;
 	struct leaf_wait wait;
 	struct io_op rest;
@@ -162,6 +165,7 @@ static void page_done(struct scrub *s)
 
 static void page_good(struct scrub *s)
 {
+	s->page_was_bad = false;
 	if (is_of_map(s->kind))
 		bad_page_good(s->volume, s->kind == PAGE_LEAF ? MAP_LEAF : MAP_INDEX,
 			      page_number(s));
@@ -197,6 +201,7 @@ static void page_bad(struct scrub *s)
 	struct volume *v = s->volume;
 
 	s->op->n_wrong++;
+	s->page_was_bad = true;
 	if (is_of_map(s->kind)) {
 		bad_page(v, s->kind == PAGE_LEAF ? MAP_LEAF : MAP_INDEX, page_number(s));
 		page_done(s);
@@ -221,11 +226,13 @@ static void on_page(struct store_io *io)
 
 	s->segment->users--;
 	s->state = SCRUB_NEXT;
-	if (page_is_whole(s))
-		page_good(s);
-	else if (page_ref(s, &now) == 0 && memcmp(&now, &s->ref, sizeof(now)) == 0)
-		page_bad(s);
-	/* else it was written anew: that one is next */
+	/* If it was written anew, that one is next. */
+	if (page_ref(s, &now) == 0 && memcmp(&now, &s->ref, sizeof(now)) == 0) {
+		if (page_is_whole(s))
+			page_good(s);
+		else
+			page_bad(s);
+	}
 	if (s->state == SCRUB_NEXT)
 		scrub_step(s);
 }
@@ -288,13 +295,10 @@ static bool page_read(struct scrub *s, enum scrub_page kind)
 static void on_load(struct leaf_wait *wait, int error)
 {
 	struct scrub *s = container_of(wait, struct scrub, wait);
-	struct map_page *index;
-	uint64_t unit = LEAF_BLOCKS;
 
-	if (error) { /* it is noted already; what it leads to can't be found */
-		if (map_index(&s->volume->map, s->lba / LEAF_BLOCKS / INDEX_LEAVES, &index) < 0)
-			unit *= INDEX_LEAVES;
-		s->lba = round_down(s->lba, unit) + unit;
+	if (error) { /* it is listed already; what it leads to can't be found */
+		s->op->n_wrong += !s->page_was_bad;
+		s->lba = round_down(s->lba, s->load_unit) + s->load_unit;
 	}
 	/* Not from inside the waking: the next load may begin at once. */
 	s->state = SCRUB_REST;
@@ -303,6 +307,11 @@ static void on_load(struct leaf_wait *wait, int error)
 
 static void load(struct scrub *s)
 {
+	struct map_page *index;
+	bool has_index =
+	    map_index(&s->volume->map, s->lba / LEAF_BLOCKS / INDEX_LEAVES, &index) == 0;
+
+	s->load_unit = page_unit(has_index ? PAGE_LEAF : PAGE_INDEX);
 	s->state = SCRUB_WAIT_LOAD;
 	s->wait.wake = on_load;
 	leaf_load(s->volume, s->lba / LEAF_BLOCKS, &s->wait);
@@ -328,16 +337,20 @@ static void on_data(struct store_io *io)
 
 	s->segment->users--;
 	s->state = SCRUB_NEXT;
+	if (io->result < 0 && n > 1) {
+		s->singly = s->lba + n;
+		n = 0;
+	}
 	for (uint32_t i = 0; i < n; i++) {
 		const uint8_t *block = s->buf + (size_t)i * BLOCK_SIZE;
 
-		if (io->result >= 0 && block_sum(v->id, s->lba + i, block) == s->entries[i].sum) {
-			bad_good(v, s->lba + i, 1);
-			continue;
-		}
 		if (!is_still_there(s, i)) {
 			n = i;
 			break;
+		}
+		if (io->result >= 0 && block_sum(v->id, s->lba + i, block) == s->entries[i].sum) {
+			bad_good(v, s->lba + i, 1);
+			continue;
 		}
 		volume_bad_block(v, s->lba + i,
 				 io->result < 0 ? "the store can't read it"
@@ -364,8 +377,9 @@ static void data_read(struct scrub *s)
 		s->op->n_wrong++;
 		return;
 	}
-	while (n < SCRUB_BLOCKS && s->lba + n < end && map_get(v, s->lba + n, more) == 0 &&
-	       more->state == ENTRY_DATA && more->segment == first->segment &&
+	while (s->lba >= s->singly && n < SCRUB_BLOCKS && s->lba + n < end &&
+	       map_get(v, s->lba + n, more) == 0 && more->state == ENTRY_DATA &&
+	       more->segment == first->segment &&
 	       more->offset == first->offset + n * (BLOCK_SIZE / BLOCK_SECTOR)) {
 		n++;
 		more++;
@@ -409,8 +423,12 @@ static bool rests(struct scrub *s)
 	uint64_t due = (uint64_t)((double)s->read / (double)rate * (double)NSEC_PER_SEC);
 	uint64_t passed = io_now(s->volume->loop) - s->began;
 
-	if (due <= passed)
+	if (due <= passed) {
+		/* What was not used for a while is lost, but for a tenth of a second. */
+		if (passed - due > NSEC_PER_SEC / 10)
+			s->began += passed - due - NSEC_PER_SEC / 10;
 		return false;
+	}
 	s->state = SCRUB_REST;
 	s->resting = true;
 	io_timer(s->volume->loop, &s->rest, due - passed);

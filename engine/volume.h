@@ -514,6 +514,8 @@ void status_start(struct op *op);
 
 /* bad.c: counted, told, kept in the list, and shown as the volume's health */
 void volume_bad_block(struct volume *v, uint64_t lba, const char *why);
+/* Which of those from lba on it is nobody knows: a scrub finds out. */
+void bad_some(struct volume *v, uint64_t lba, const char *why);
 void bad_page(struct volume *v, enum map_page_kind kind, uint64_t number);
 bool bad_is_any(const struct volume *v);
 /* These were read and are good. Cheap when nothing is bad. */

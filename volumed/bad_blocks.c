@@ -15,12 +15,11 @@ void bad_blocks_on_block(void *arg, struct id volume, uint64_t lba, const char *
 	char text[ID_TEXT_MAX];
 
 	if (log_limit_pass(&bad->limit, io_now(bad->loop), BURST))
-		log_error(
-		    "%s: block %" PRIu64 " (bytes %" PRIu64 " to %" PRIu64
-		    ") can't be read: %s; the rest of the volume is served. Stop volumed and run "
-		    "volumed --check to see all that is bad",
-		    id_format(volume, "vol", text), lba, lba * BLOCK_SIZE,
-		    lba * BLOCK_SIZE + BLOCK_SIZE - 1, why);
+		log_error("%s: block %" PRIu64 " (bytes %" PRIu64 " to %" PRIu64
+			  ") can't be read: %s; the rest of the volume is served. volumectl "
+			  "scrub finds all that is bad, volumectl volume show lists it",
+			  id_format(volume, "vol", text), lba, lba * BLOCK_SIZE,
+			  lba * BLOCK_SIZE + BLOCK_SIZE - 1, why);
 }
 
 /* E8: counters that lie are named, and cost nothing but the space. */
@@ -31,7 +30,7 @@ void bad_blocks_on_segment(void *arg, struct id volume, uint64_t segment, uint64
 
 	if (log_limit_pass(&bad->limit, io_now(bad->loop), BURST))
 		log_error("%s: segment %" PRIu64 " was counted as empty, but block %" PRIu64
-			  " lives in it; it stays, nothing is lost. Stop volumed and run volumed "
-			  "--check to see all counters that are wrong",
+			  " lives in it; it stays, nothing is lost. volumectl check "
+			  "finds all counters that are wrong",
 			  id_format(volume, "vol", text), segment, lba);
 }

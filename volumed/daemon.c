@@ -44,7 +44,8 @@
 #define MAP_MEMORY_MIN (4 * MiB)  /* of a thread */
 #define BALLAST_SIZE   (16 * MiB) /* what a full disk leaves for deletes and detaches */
 #define API_POLL_NS    (5 * NSEC_PER_MSEC)
-#define LISTED_MAX     16 /* volumes that the ready line names */
+#define SWEEP_INTERVAL (3600 * NSEC_PER_SEC) /* of the repository */
+#define LISTED_MAX     16                    /* volumes that the ready line names */
 
 enum start_state {
 	START_STORE,
@@ -310,6 +311,8 @@ static int make_control(struct daemon *d)
 	    .no_repository = d->region.err.text,
 	    .upload_rate = d->options->upload_rate,
 	    .hydration_rate = d->options->hydration_rate,
+	    .sweep_interval_ns = d->options->sweep_rate ? SWEEP_INTERVAL : 0,
+	    .sweep_rate = d->options->sweep_rate,
 	};
 
 	if (gethostname(d->host, sizeof(d->host)) == 0 && d->host[0])

@@ -31,6 +31,7 @@ struct options {
 	const char *snapshots;   /* the repository's folder; NULL: DIR/snapshots */
 	uint64_t upload_rate;    /* bytes a second; 0: no bound */
 	uint64_t hydration_rate; /* the same */
+	unsigned sweep_rate;     /* objects removed a second; 0: this daemon does not sweep */
 	uint64_t volume_size;    /* of the first volume; 0: make none */
 	double overcommit_limit; /* 0: none */
 	const char *zone;

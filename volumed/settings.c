@@ -105,6 +105,14 @@ static int set_hydration_rate(struct options *o, const char *value, struct err *
 	return set_rate(&o->hydration_rate, value, err);
 }
 
+static int set_sweep_rate(struct options *o, const char *value, struct err *err)
+{
+	if (strcmp(value, "none") != 0)
+		return set_number(&o->sweep_rate, 1, 10000, value, err);
+	o->sweep_rate = 0;
+	return 0;
+}
+
 static int set_volume_size(struct options *o, const char *value, struct err *err)
 {
 	uint64_t bytes = 0;
@@ -228,6 +236,9 @@ const struct setting settings[] = {
 	{"hydration-rate", 0, "SIZE",
 	 "Bytes a second at which the blocks of its snapshot are copied to a volume that was "
 	 "made of one (default: none, as fast as it goes)", 0, 2, set_hydration_rate},
+	{"snapshot-sweep-rate", 0, "N",
+	 "How many objects of deleted snapshots are removed a second, behind all else (default: "
+	 "100); none: this daemon leaves that to others", 0, 2, set_sweep_rate},
 	{"zone", 0, "NAME", "Name of the availability zone that this daemon serves (default: "
 	 "zone-a)", 0, 3, set_zone},
 	{"zone-number", 0, "N",
@@ -270,6 +281,7 @@ void settings_init(struct options *o)
 	    .volume_size = 10 * GiB,
 	    .zone = "zone-a",
 	    .zone_number = 1,
+	    .sweep_rate = 100,
 	    .detach_wait = 10,
 	    .threads = count_cores(),
 	    .log_level = LOG_LEVEL_INFO,

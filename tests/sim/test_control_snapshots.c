@@ -57,6 +57,7 @@ struct loop {
 	bool deletes_new;
 	bool deletes_disk;
 	bool restores;
+	bool sweeps; /* and all space comes back */
 };
 
 static uint64_t number(const char *name)
@@ -198,6 +199,39 @@ static int come_to_rest(struct model *m)
 	return 0;
 }
 
+struct swept {
+	struct model *m;
+	uint64_t snapshots; /* that are left */
+	uint64_t end;
+};
+
+static bool is_swept(void *arg)
+{
+	struct swept *s = arg;
+	struct blobs_sim *objects = s->m->world.objects;
+
+	if (io_now(s->m->world.homes[0].loop) > s->end)
+		return true;
+	return blobs_sim_count(objects, "snapshots/") == s->snapshots &&
+	       (s->snapshots > 0 || blobs_sim_count(objects, "packs/") == 0);
+}
+
+/* Until the repository has no tombstone any more, and nothing at all if no snapshot is left: after
+ * some waiting, for the lease of a dead one at most, but not for the next hour. 0 or -ESHUTDOWN. */
+static int come_to_be_swept(struct model *m, uint64_t snapshots)
+{
+	uint64_t now = io_now(m->world.homes[0].loop);
+	struct swept s = {m, snapshots, now + 300 * NSEC_PER_SEC};
+
+	blobs_sim_age(m->world.objects, 700 * NSEC_PER_SEC); /* nothing is too young */
+	if (sim_run_until(m->world.sim, is_swept, &s, STEPS) == SIM_DEAD)
+		return -ESHUTDOWN;
+	s.end = UINT64_MAX;
+	if (!is_swept(&s))
+		sim_fail(m->world.sim, "the space of what was deleted does not come back");
+	return 0;
+}
+
 /* ---- The state before ---------------------------------------------------------------- */
 
 static void prepare(struct model *m, const struct loop *loop, uint64_t seed)
@@ -209,6 +243,8 @@ static void prepare(struct model *m, const struct loop *loop, uint64_t seed)
 	m->deleted = -1;
 	cw_init(&m->world, sim_new(seed, &options));
 	m->world.objects = blobs_sim_new(m->world.sim);
+	if (loop->sweeps)
+		m->world.config.sweep_interval_ns = 3600 * NSEC_PER_SEC;
 	must(m, cw_begin(&m->world), "the first start");
 	must(m, cw_create(&m->world, SIZE, NULL, m->disk), "create");
 	must(m, cw_attach(&m->world, m->disk, NULL, NULL), "attach");
@@ -273,6 +309,22 @@ static void act_delete_disk(struct model *m)
 	m->deleted = cw_delete(&m->world, m->disk);
 	if (m->deleted == 0)
 		come_to_rest(m);
+}
+
+/* What the old one alone needs goes; the new one shares the rest. */
+static void act_sweep(struct model *m)
+{
+	uint64_t before;
+
+	take(m);
+	if (m->answer != 0 || come_to_rest(m) != 0)
+		return;
+	before = blobs_sim_stored(m->world.objects, "packs/");
+	m->deleted = cw_snapshot_delete(&m->world, m->old);
+	if (m->deleted != 0 || come_to_be_swept(m, 1) != 0)
+		return;
+	if (blobs_sim_stored(m->world.objects, "packs/") >= before)
+		sim_fail(m->world.sim, "it was swept, and nothing came back");
 }
 
 /* It is used at once, while it is hydrated; its snapshot is deleted meanwhile. */
@@ -410,6 +462,8 @@ static void judge(struct model *m, const struct loop *loop)
 	/* Answered, and nobody was about to delete it. */
 	if (m->answer == 0 && !(loop->deletes_new && m->deleted != -1))
 		sim_assert(m->world.sim, is_there(m, &op, m->new));
+	if (loop->sweeps)
+		must(m, come_to_be_swept(m, op.n_items), "sweeping");
 	for (unsigned i = 0; i < op.n_items; i++) {
 		const char *id = op.result.snapshots[i].id;
 		bool is_old = strcmp(id, m->old) == 0;
@@ -426,6 +480,8 @@ static void judge(struct model *m, const struct loop *loop)
 	must(m, list(m, &op), "list");
 	sim_assert(m->world.sim, op.n_items == 0);
 	control_op_release(&op);
+	if (loop->sweeps)
+		must(m, come_to_be_swept(m, 0), "sweeping");
 }
 
 /* ---- The loop ------------------------------------------------------------------------ */
@@ -576,13 +632,68 @@ static void restore(void **state)
 	cut_anywhere(&loop);
 }
 
+/* S2, S3: what a deletion leaves goes behind it, whenever the daemon dies; what is needed stays. */
+static void sweep(void **state)
+{
+	const struct loop loop = {
+	    .has_old = true,
+	    .attached = true,
+	    .act = act_sweep,
+	    .deletes_old = true,
+	    .sweeps = true,
+	};
+
+	(void)state;
+	cut_anywhere(&loop);
+}
+
+static bool is_sweeping(struct model *m)
+{
+	struct control_op op = {.kind = CONTROL_STATUS};
+	bool sweeping;
+
+	must(m, cw_op(&m->world, &op), "status");
+	sweeping = strcmp(op.result.status->sweep.state, "sweeping") == 0;
+	control_op_release(&op);
+	return sweeping;
+}
+
+/* A daemon that stops ends its sweep, gives the lease back, and the next one goes on at once. */
+static void sweep_stopped(void **state)
+{
+	const struct loop loop = {.has_old = true, .attached = true, .sweeps = true};
+	struct model m;
+	unsigned n = 0, n_begun = 0;
+
+	(void)state;
+	for (uint64_t k = 1; k < 40; k++) {
+		prepare(&m, &loop, k);
+		must(&m, cw_snapshot_delete(&m.world, m.old), "deleting it");
+		blobs_sim_age(m.world.objects, 700 * NSEC_PER_SEC);
+		sim_run_until(m.world.sim, NULL, NULL, k * 4);
+		n += is_sweeping(&m);
+		n_begun += blobs_sim_count(m.world.objects, "packs/") == 1;
+		must(&m, cw_end(&m.world), "the clean stop");
+		assert_int_equal(sim_mem_in_use(m.world.sim), 0);
+		cw_reboot(&m.world);
+		must(&m, cw_begin(&m.world), "the start after it");
+		must(&m, come_to_be_swept(&m, 0), "sweeping");
+		must(&m, cw_end(&m.world), "the clean stop");
+		blobs_sim_free(m.world.objects);
+		sim_free(m.world.sim);
+	}
+	assert_true(n > 5);
+	assert_true(n_begun > 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(create),          cmocka_unit_test(create_incremental),
 	    cmocka_unit_test(create_detached), cmocka_unit_test(delete),
 	    cmocka_unit_test(delete_pending),  cmocka_unit_test(delete_volume),
-	    cmocka_unit_test(restore),
+	    cmocka_unit_test(restore),         cmocka_unit_test(sweep),
+	    cmocka_unit_test(sweep_stopped),
 	};
 
 	if (getenv("SIM_TEST"))

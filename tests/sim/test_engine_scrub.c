@@ -305,22 +305,30 @@ static void each_flip_that_matters_is_found(void **state)
 
 /* ---- What is bad, and when it is not any more ------------------------------------------- */
 
-/* Rots the one place in the store that holds the block. */
-static void rot_block(struct flips *f, uint64_t lba)
+/* The place in the store that holds the block. */
+static uint64_t place_of(struct flips *f, uint64_t lba)
 {
 	const char *path = f->world.store_config.path;
 	uint8_t *block = sim_alloc(BLOCK_SIZE);
 	uint8_t *got = sim_alloc(MiB);
+	uint64_t place = 0;
 
 	fill(block, lba, f->tags[lba]);
 	for (uint64_t at = 0; at < sim_file_size(f->world.sim, path); at += MiB) {
 		sim_file_peek(f->world.sim, path, at, got, MiB);
 		for (uint64_t i = 0; i < MiB; i += BLOCK_SIZE)
 			if (memcmp(got + i, block, BLOCK_SIZE) == 0)
-				sim_file_rot(f->world.sim, path, at + i, BLOCK_SIZE);
+				place = at + i;
 	}
 	sim_release(got);
 	sim_release(block);
+	assert_true(place > 0);
+	return place;
+}
+
+static void rot_block(struct flips *f, uint64_t lba)
+{
+	sim_file_rot(f->world.sim, f->world.store_config.path, place_of(f, lba), BLOCK_SIZE);
 }
 
 static void bad_blocks_heal(void **state)
@@ -424,6 +432,72 @@ static void errors_that_pass_are_forgotten(void **state)
 	sim_release(f);
 }
 
+static enum sim_fate fail_reads_of(void *arg, struct sim_disk_op *op)
+{
+	uint64_t at = *(const uint64_t *)arg;
+
+	return op->kind == SIM_READ && op->offset <= at && at - op->offset < op->len ? SIM_FAIL
+										     : SIM_PROCEED;
+}
+
+/* An unreadable sector is one block, though many are read at once. A client's large read can't
+ * tell which it was; the scrub can. */
+static void an_error_is_of_one_block(void **state)
+{
+	struct flips *f = sim_alloc(sizeof(*f));
+	struct volume_bad places[VOLUME_BAD_MAX];
+	uint8_t *buf = sim_alloc(64 * BLOCK_SIZE);
+	uint64_t at;
+	bool more;
+
+	(void)state;
+	flips_begin(f, 1);
+	flips_write(f, 512, 256, 9000);
+	at = place_of(f, 600);
+	sim_disk_hook(f->world.sim, fail_reads_of, &at);
+	assert_int_equal(
+	    world_io(&f->world, 0, BLOCK_READ, 0, 590 * BLOCK_SIZE, 32 * BLOCK_SIZE, buf), -EIO);
+	assert_int_equal(stats_of(&f->world, 0).health, VOLUME_IMPAIRED);
+	assert_int_equal(scrub(&f->world, 0), 1);
+	assert_int_equal(volume_bad(f->world.volumes[0], places, &more), 1);
+	assert_int_equal(places[0].lba, 600);
+	assert_int_equal(places[0].blocks, 1);
+	assert_false(more);
+	sim_disk_hook(f->world.sim, NULL, NULL);
+	assert_int_equal(scrub(&f->world, 0), 0);
+	assert_int_equal(stats_of(&f->world, 0).health, VOLUME_OK);
+	sim_free(f->world.sim);
+	sim_release(buf);
+	sim_release(f);
+}
+
+/* A leaf that can't be loaded hides 4 MiB, not a GiB, and is counted. */
+static void an_unreadable_leaf_is_counted(void **state)
+{
+	struct flips *f = sim_alloc(sizeof(*f));
+	const struct blob_ref *ref;
+	struct map_page *index;
+	struct volume *v;
+	uint64_t at;
+
+	(void)state;
+	flips_begin(f, 1);
+	assert_int_equal(world_checkpoint(&f->world, 0), 0);
+	v = f->world.volumes[0];
+	assert_int_equal(map_index(&v->map, 0, &index), 0);
+	ref = map_index_ref(v->engine->map_cache, index, 1);
+	at = format_segment_offset(f->world.store->info.segment_size, ref->segment) + ref->offset;
+	map_forget(&v->map); /* nothing is in memory */
+	sim_disk_hook(f->world.sim, fail_reads_of, &at);
+	assert_in_range(scrub(&f->world, 0), 1, 4); /* others may lie in the same page */
+	assert_in_range(n_bad(&f->world, 0), 1, 4);
+	sim_disk_hook(f->world.sim, NULL, NULL);
+	assert_int_equal(scrub(&f->world, 0), 0);
+	assert_int_equal(n_bad(&f->world, 0), 0);
+	sim_free(f->world.sim);
+	sim_release(f);
+}
+
 /* ---- Rate, stopping, closing ------------------------------------------------------------- */
 
 static void the_rate_is_kept(void **state)
@@ -474,6 +548,8 @@ int main(void)
 	    cmocka_unit_test(bad_blocks_heal),
 	    cmocka_unit_test(the_map_on_disk_is_read),
 	    cmocka_unit_test(errors_that_pass_are_forgotten),
+	    cmocka_unit_test(an_error_is_of_one_block),
+	    cmocka_unit_test(an_unreadable_leaf_is_counted),
 	    cmocka_unit_test(the_rate_is_kept),
 	};
 

@@ -437,12 +437,17 @@ static void render_status_members(void **state)
 	    .instance = "i-1",
 	    .overcommit = __builtin_nan(""),
 	    .volumes_in_use = 2,
+	    .sweep = {.state = "sweeping", .removed = 3, .error_text = "", .last = {.time = 1}},
 	};
 	struct control_op op = {.result = {.status = &status}};
 	json_t *json = api_render_status(&op);
+	json_t *sweep = json_object_get(json, "snapshot_sweep");
 
 	(void)state;
 	assert_non_null(json);
+	assert_int_equal(
+	    json_integer_value(json_object_get(json_object_get(sweep, "progress"), "removed")), 3);
+	assert_true(json_is_object(json_object_get(sweep, "last")));
 	assert_true(json_is_false(json_object_get(json, "healthy")));
 	assert_int_equal(json_array_size(json_object_get(json, "warnings")), 1);
 	assert_true(json_is_null(json_object_get(json, "nbd_socket")));
