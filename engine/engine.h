@@ -50,6 +50,8 @@ struct engine_config {
 	uint32_t checkpoints_max;    /* at a time; 0: by map_memory */
 	uint32_t map_out_bytes;      /* set by engine_new: of a buffer of blobs that are written, */
 	uint32_t map_loads;          /* how many are read at a time */
+	uint64_t confirm_rest_ns;    /* a dead segment is held against its records once in so long;
+					0: default, 1: each */
 	uint64_t hydrate_retry_ns;   /* rest before what the base could not give is asked for again;
 					0: default */
 	struct engine_load *loads;   /* of all loops of the store, or NULL: this is the only one */

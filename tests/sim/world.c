@@ -16,6 +16,7 @@ void world_init(struct world *w, struct sim *sim)
 	w->sim = sim;
 	w->store_config.path = "store";
 	w->store_config.create = true;
+	w->config.confirm_rest_ns = 1;
 }
 
 struct id world_volume_id(unsigned i)
