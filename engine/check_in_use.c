@@ -153,6 +153,10 @@ static void walk_begin(struct io_op *turn)
 	struct live_walk *w = container_of(turn, struct live_walk, turn);
 	struct volume *v = w->volume;
 
+	if (v->failed) { /* its counters are those of no checkpoint */
+		on_checkpoint(&w->checkpoint, -EIO);
+		return;
+	}
 	if (is_over(w))
 		return;
 	/* Of a volume at rest the newest will do. */
@@ -171,7 +175,7 @@ static void on_checkpoint(struct checkpoint_wait *wait, int error)
 	struct live_walk *w = container_of(wait, struct live_walk, checkpoint);
 
 	if (error)
-		walk_end(w, error, "it can't be walked: its log has stopped; open it anew");
+		walk_end(w, error, "its log has stopped; open it anew");
 	else if (!is_over(w))
 		hold(w);
 }
@@ -430,7 +434,7 @@ static void let_go(struct volume *v)
 	bool keeps = keeps_anything(v);
 
 	v->check_pin = 0;
-	if (!keeps)
+	if (!keeps || v->closing) /* whose last checkpoint sees to it */
 		return;
 	v->reap_later = true;
 	checkpoint_idle_arm(v);

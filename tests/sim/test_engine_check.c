@@ -460,6 +460,25 @@ static void a_close_comes_first(void **state)
 	drill_free(&d);
 }
 
+/* Its counters are those of no checkpoint any more: that is said, and nothing is called wrong. */
+static void a_stopped_log_is_said(void **state)
+{
+	struct checking *c;
+	struct drill d;
+
+	(void)state;
+	begin(&d, 0);
+	write_all(&d);
+	volume_fail(d.world.volumes[0], -EIO);
+	c = check_start(&d, 0, UINT64_MAX);
+	assert_true(check_wait(&d, c));
+	assert_int_equal(c->op.err.code, -EIO);
+	assert_int_equal(c->op.n_wrong, 0);
+	mem_free(c);
+	drill_crash(&d, ORACLE_POWER_CUT);
+	drill_free(&d);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -472,6 +491,7 @@ int main(void)
 	    cmocka_unit_test(a_full_store_comes_first),
 	    cmocka_unit_test(it_can_be_stopped),
 	    cmocka_unit_test(a_close_comes_first),
+	    cmocka_unit_test(a_stopped_log_is_said),
 	};
 
 	/* SIM_TEST=a_close_comes_first runs that one only. */
