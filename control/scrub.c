@@ -190,8 +190,7 @@ static bool start(struct task *t)
 
 	if (!s || t->control->stopping) {
 		control_fail(&t->error, s ? "Unavailable" : "InternalError",
-			     s ? -ESHUTDOWN : -ENOMEM,
-			     s ? "volumed is stopping" : "out of memory");
+			     s ? -ESHUTDOWN : -ENOMEM, s ? "volumed is stopping" : "out of memory");
 		mem_free(s);
 		return false;
 	}
