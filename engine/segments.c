@@ -347,26 +347,28 @@ static void lend_done(struct store_ctl *ctl)
 {
 	struct volume *v = container_of(ctl, struct volume, segments.lend);
 	struct segments *s = &v->segments;
+	bool full = ctl->error == -ENOSPC;
 
 	s->lending = false;
 	if (ctl->last && ctl->stream == STORE_STREAM_USER)
-		s->last_failed = ctl->error == -ENOSPC;
+		s->last_failed = full;
 	else
-		s->lend_failed[ctl->stream] = ctl->error == -ENOSPC;
-	if (ctl->error && ctl->error != -ENOSPC)
+		s->lend_failed[ctl->stream] = full;
+	if (ctl->error && !full)
 		volume_fail(v, ctl->error);
 	for (uint32_t i = 0; !ctl->error && i < ctl->n; i++)
 		if (!lend_take(v, ctl, i))
 			volume_fail(v, -ENOMEM);
 	/* Space may come back, by trims and by other volumes: ask again, in a while. */
-	if (ctl->error == -ENOSPC && !s->retrying && !v->closing) {
+	if (full && !s->retrying && !v->closing) {
 		s->retrying = true;
 		s->retry.done = lend_on_retry;
 		io_timer(v->loop, &s->retry, LEND_RETRY);
 	}
-	segments_want_any(v); /* another stream may be lent what this one is not */
+	/* Another stream may be lent what this one is not. From here on `ctl` may be the store's. */
+	segments_want_any(v);
 	checkpoint_space_kick(v);
-	if (ctl->error == -ENOSPC)
+	if (full)
 		gc_watch(v);
 	gc_kick(v);
 	volume_kick(v);
