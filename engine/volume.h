@@ -36,9 +36,11 @@
 
 /* Of a volume: enough to keep a disk busy, few enough to let groups form. */
 #define RECORDS_IN_FLIGHT 4
-#define READ_IO_BLOCKS    64 /* one read of the store: 256 KiB */
-#define SPARES_USER       2  /* segments lent ahead, so that the log seldom waits */
-#define SPARES_USER_MAX   32 /* when it did wait */
+#define READ_IO_BLOCKS    64    /* one read of the store: 256 KiB */
+#define READ_GAP_MAX      16384 /* bytes between two blocks that are read together */
+#define READ_IO_RUNS      16    /* pieces of it that lie near each other */
+#define SPARES_USER       2     /* segments lent ahead, so that the log seldom waits */
+#define SPARES_USER_MAX   32    /* when it did wait */
 #define SPARES_MAP        1
 #define TRIM_RESERVE      (512 * 1024) /* of the head, for trims in a full store */
 #define RANGES_MAX        2048         /* large trims in an overlay before a checkpoint must come */
@@ -70,6 +72,7 @@ struct engine {
 	struct pool *blobs;    /* BLOB_BUFFER: one for each load */
 	struct list map_loads; /* under way */
 	struct map_scratch *scratch;
+	uint8_t *gap; /* READ_GAP_MAX: what lies between the blocks of a read; nobody looks at it */
 	struct list kicked;           /* volumes with something to do */
 	struct list no_record;        /* volumes that wait for a record */
 	struct list leaf_starving;    /* volumes with waits for a load, or for room in the cache */
@@ -265,6 +268,12 @@ struct op {
 };
 
 /* One read of the store on behalf of an op. */
+/* Blocks of a read that lie one after the other in the segment. */
+struct read_run {
+	uint32_t first;  /* block of the read */
+	uint32_t offset; /* in the segment, BLOCK_SECTOR */
+};
+
 struct read_io {
 	struct op *op;
 	struct store_io io;
@@ -277,6 +286,13 @@ struct read_io {
 	uint32_t copy_len;
 	uint8_t *copy_to;
 	struct volume_base_req base; /* instead of io: INHERIT */
+	struct read_run runs[READ_IO_RUNS];
+	uint32_t n_runs;
+	bool alone;          /* the whole failed: each block is read alone, */
+	uint32_t alone_next; /* this one now */
+	uint32_t n_errors;   /* of them */
+	int error;
+	struct iovec iov[2 * READ_IO_RUNS]; /* runs and the gaps between them */
 	uint32_t sums[READ_IO_BLOCKS];
 };
 
