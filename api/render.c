@@ -154,6 +154,8 @@ json_t *api_render_volume(const struct control_op *op)
 		json_object_set_new(object, "base_bytes", json_integer(number(v->base_bytes)));
 		json_object_set_new(object, "hydrated_bytes",
 				    json_integer(number(v->hydrated_bytes)));
+		json_object_set_new(object, "unreadable_bytes",
+				    json_integer(number(v->unreadable_bytes)));
 		json_object_set_new(object, "bad", bad_places(v));
 		json_object_set_new(object, "more_bad", json_boolean(v->more_bad));
 	}

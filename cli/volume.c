@@ -33,6 +33,8 @@ static int take_origin(struct cli *cli, uint64_t *ret_bytes, const char **ret_sn
 	*ret_snapshot = NULL;
 	if (!size && !snapshot)
 		return cli_fail(EXIT_USAGE, "--size SIZE is missing (or --snapshot SNAP)");
+	if (cli->line.given & OPTION_BIT(OPT_FULL) && !snapshot)
+		return cli_fail(EXIT_USAGE, "--full needs a --snapshot SNAP");
 	if (rate && !snapshot)
 		return cli_fail(EXIT_USAGE, "--initialization-rate needs a --snapshot SNAP");
 	if (size)
@@ -41,6 +43,37 @@ static int take_origin(struct cli *cli, uint64_t *ret_bytes, const char **ret_sn
 		status = cli_parse_size(rate, ret_rate);
 	if (status == EXIT_OK && snapshot)
 		status = cli_find_snapshot(cli, snapshot, ret_snapshot);
+	return status;
+}
+
+static unsigned percent_copied(const json_t *v)
+{
+	uint64_t all = get_number(v, "base_bytes");
+
+	return all ? (unsigned)(get_number(v, "hydrated_bytes") * 100 / all) : 0;
+}
+
+/* Replaces *reply by the volume once it needs its snapshot no more. */
+static int wait_copied(struct cli *cli, json_t **reply)
+{
+	const char *id = client_printf(cli->client, "%s", get_text(*reply, "id"));
+	struct cli_request request = {.method = "GET"};
+	int status = id ? EXIT_OK : cli_out_of_memory();
+
+	if (status == EXIT_OK)
+		request.path = volume_path(cli, id, "");
+	while (status == EXIT_OK && *get_text(*reply, "snapshot") &&
+	       strcmp(get_text(*reply, "state"), "error") != 0) {
+		print_progress("%s: %u %% is copied", id, percent_copied(*reply));
+		cli_nap();
+		json_decref(*reply);
+		*reply = NULL;
+		status = cli_send(cli, &request, reply);
+	}
+	print_progress_end();
+	if (status == EXIT_OK && *get_text(*reply, "snapshot"))
+		status = cli_fail(EXIT_FAILED, "%s is %s: %s", id, get_text(*reply, "state"),
+				  get_text(*reply, "error"));
 	return status;
 }
 
@@ -55,7 +88,7 @@ int run_volume_create(struct cli *cli)
 	char size[SIZE_TEXT_MAX];
 	uint64_t bytes = 0;
 	json_t *tags = NULL;
-	json_t *reply;
+	json_t *reply = NULL;
 	uint64_t rate = 0;
 	const char *snapshot;
 	int status = take_origin(cli, &bytes, &snapshot, &rate);
@@ -64,14 +97,19 @@ int run_volume_create(struct cli *cli)
 		status = cli_tags(&cli->line, &tags);
 	if (status != EXIT_OK)
 		return status;
-	request.body = json_pack("{s:I, s:o, s:s*, s:s*, s:I}", "size", (json_int_t)bytes, "tags",
-				 tags, "name", cli->line.value[OPT_NAME], "snapshot", snapshot,
-				 "initialization_rate", (json_int_t)rate);
+	request.body = json_pack("{s:I, s:o, s:s*, s:s*, s:I, s:b}", "size", (json_int_t)bytes,
+				 "tags", tags, "name", cli->line.value[OPT_NAME], "snapshot",
+				 snapshot, "initialization_rate", (json_int_t)rate, "full",
+				 (cli->line.given & OPTION_BIT(OPT_FULL)) != 0);
 	if (!request.body)
 		return cli_fail(EXIT_USAGE, "--name is no UTF-8");
 	status = cli_send(cli, &request, &reply);
-	if (status != EXIT_OK)
+	if (status == EXIT_OK && cli->line.given & OPTION_BIT(OPT_WAIT_COMPLETED))
+		status = wait_copied(cli, &reply);
+	if (status != EXIT_OK) {
+		json_decref(reply);
 		return status;
+	}
 	if (cli->json)
 		cli_print_json(reply);
 	else if (cli->quiet)
@@ -178,12 +216,15 @@ static void print_counters(const json_t *v)
 
 static void print_origin(const json_t *v)
 {
-	uint64_t all = get_number(v, "base_bytes");
+	uint64_t unreadable = get_number(v, "unreadable_bytes");
+	char size[SIZE_TEXT_MAX];
 
 	print_field("made of", "%s", get_text(v, "snapshot"));
-	if (all)
-		print_field("copied", "%" PRIu64 " %%",
-			    get_number(v, "hydrated_bytes") * 100 / all);
+	if (get_number(v, "base_bytes"))
+		print_field("copied", "%u %%", percent_copied(v));
+	if (unreadable)
+		print_field("can't be read", "%s of the snapshot, which is tried again",
+			    size_format(unreadable, size));
 }
 
 static void print_volume(const json_t *v)

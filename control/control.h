@@ -142,6 +142,7 @@ struct control_volume {
 	/* VOLUME_SHOW of an open volume only. */
 	uint64_t base_bytes;     /* of the volume, that the snapshot covers */
 	uint64_t hydrated_bytes; /* of these, copied or passed by */
+	uint64_t unreadable_bytes; /* of these, that the snapshot could not give lately */
 	bool is_open;
 	const char *health; /* "ok", "impaired", "failed" */
 	struct control_counters counters;
@@ -324,6 +325,7 @@ struct control_op {
 			const char *client_token; /* NULL or "": none */
 			const char *snapshot; /* NULL or "": none. Then size may be 0: as that */
 			uint64_t initialization_rate; /* bytes a second; 0: the default */
+			bool full; /* it is creating until its snapshot is copied */
 		} create;
 		struct {
 			const char *volume;

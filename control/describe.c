@@ -572,6 +572,7 @@ static void take_stats(struct task *t, const struct volume_stats *s)
 	v->health = health_name(s->health);
 	v->base_bytes = s->base_size;
 	v->hydrated_bytes = s->hydrated;
+	v->unreadable_bytes = s->hydrate_failed;
 	v->scrub_bytes = s->scrub_bytes;
 	v->scrub_found = s->scrub_bad;
 	v->counters = (struct control_counters){

@@ -424,11 +424,11 @@ int cw_snapshot(struct cw *w, const char *volume, char ret_id[CW_ID])
 	return r;
 }
 
-int cw_restore(struct cw *w, const char *snapshot, char ret_id[CW_ID])
+int cw_restore(struct cw *w, const char *snapshot, bool full, char ret_id[CW_ID])
 {
 	struct control_op op = {
 	    .kind = CONTROL_VOLUME_CREATE,
-	    .create = {.snapshot = snapshot},
+	    .create = {.snapshot = snapshot, .full = full},
 	};
 	int r = cw_op(w, &op);
 

@@ -60,7 +60,7 @@ int cw_deregister(struct cw *w, const char *instance);
 /* Done when it is cut; it is uploaded behind. */
 int cw_snapshot(struct cw *w, const char *volume, char ret_id[CW_ID]);
 /* A volume made of the snapshot, of its size. */
-int cw_restore(struct cw *w, const char *snapshot, char ret_id[CW_ID]);
+int cw_restore(struct cw *w, const char *snapshot, bool full, char ret_id[CW_ID]);
 int cw_snapshot_delete(struct cw *w, const char *snapshot);
 /* Everything is checked, every stored block read: what is wrong fails the test. */
 int cw_check(struct cw *w);
