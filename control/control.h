@@ -140,8 +140,8 @@ struct control_volume {
 	uint64_t scrub_time;  /* when the newest whole scrub ended; 0: never */
 	uint64_t scrub_bad;   /* places that it found */
 	/* VOLUME_SHOW of an open volume only. */
-	uint64_t base_bytes;     /* of the volume, that the snapshot covers */
-	uint64_t hydrated_bytes; /* of these, copied or passed by */
+	uint64_t base_bytes;       /* of the volume, that the snapshot covers */
+	uint64_t hydrated_bytes;   /* of these, copied or passed by */
 	uint64_t unreadable_bytes; /* of these, that the snapshot could not give lately */
 	bool is_open;
 	const char *health; /* "ok", "impaired", "failed" */

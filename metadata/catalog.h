@@ -87,9 +87,9 @@ struct catalog_volume {
 	uint64_t size;
 	uint64_t resize_to; /* the intent of a resize under way; 0: none */
 	uint64_t created;
-	uint64_t generation;     /* of its newest attachment */
-	struct id base;          /* the snapshot that it still needs blocks of; all 0: none */
-	struct id lineage;       /* the snapshot that it was made of, once base has gone */
+	uint64_t generation; /* of its newest attachment */
+	struct id base;      /* the snapshot that it still needs blocks of; all 0: none */
+	struct id lineage;   /* the snapshot that it was made of, once base has gone */
 	enum catalog_full full;
 	uint64_t hydration_rate; /* bytes a second at which those are copied; 0: the default */
 	uint64_t scrubbed;       /* when the newest whole scrub ended; 0: never */
