@@ -20,7 +20,7 @@
 static void opening_begin(struct opening *o);
 static void opening_step(struct opening *o);
 static void on_superblock(struct store_ctl *ctl);
-static void on_sync(struct store_io *io);
+static void on_sync(struct device_io *io);
 static void on_swap(struct store_ctl *ctl);
 static void opening_end(struct opening *o);
 
@@ -54,6 +54,7 @@ static void opening_begin(struct opening *o)
 	struct volume *v = o->volume;
 
 	v->engine->n_openings++;
+	flight_begin(v, &v->object_flight, VOLUME_IO_RECOVERY);
 	v->store->ops->object_get(v->store, &v->object);
 }
 
@@ -107,6 +108,7 @@ static void on_superblock(struct store_ctl *ctl)
 	struct opening *o = opening_of(v);
 	int r = superblock_take(o, ctl);
 
+	flight_end(v, &v->object_flight);
 	if (r == 0 && map_init(v, v->sb.size) < 0)
 		r = open_error(o, -ENOMEM, "no memory for its map");
 	o->error = r;
@@ -117,7 +119,7 @@ static void on_superblock(struct store_ctl *ctl)
 /* ---- Reading, one piece at a time
  * ---------------------------------------------------------------- */
 
-static void on_read(struct store_io *io)
+static void on_read(struct device_io *io)
 {
 	struct opening *o = container_of(io, struct opening, io);
 
@@ -149,7 +151,7 @@ int open_read(struct opening *o, uint64_t segment, uint32_t offset, uint32_t len
 	o->skip = offset - from;
 	o->want = to - from;
 	o->io.done = on_read;
-	store_read(v->store, v->loop, &o->io, segment, from, o->buf, to - from);
+	device_read(v, &o->io, VOLUME_IO_RECOVERY, segment, from, o->buf, to - from);
 	return 1;
 }
 
@@ -170,11 +172,11 @@ static int sync_start(struct opening *o)
 		return 0;
 	}
 	o->io.done = on_sync;
-	store_sync(v->store, v->loop, &o->io);
+	device_sync(v, &o->io, VOLUME_IO_RECOVERY);
 	return 1;
 }
 
-static void on_sync(struct store_io *io)
+static void on_sync(struct device_io *io)
 {
 	struct opening *o = container_of(io, struct opening, io);
 
