@@ -82,8 +82,8 @@ struct engine_config {
 	void (*doubtful)(void *arg, struct id volume, uint64_t segment, uint64_t lba);
 	void *bad_block_arg;
 	/* I/O of a volume that is in flight for longer is called stuck; 0: nobody watches. Told
-	 * once, and once more when nothing of that volume is stuck any more (`over`; how long the
-	 * last of it took), on the loop, with bad_block_arg. May be NULL. */
+	 * once, and once more when nothing of that volume is stuck any more (`over`, and how long
+	 * that was), on the loop, with bad_block_arg. May be NULL. */
 	uint64_t stuck_after_ns;
 	void (*stuck)(void *arg, struct id volume, enum volume_io oldest, uint64_t age_ns,
 		      bool over);

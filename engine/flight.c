@@ -40,11 +40,13 @@ static void tell(struct volume *v, const struct flight *f, bool over)
 {
 	struct engine *e = v->engine;
 
+	if (!over)
+		v->flights.told_since = f->since;
 	v->flights.told = !over;
 	show(v, over ? NULL : f);
 	if (e->config.stuck)
 		e->config.stuck(e->config.bad_block_arg, v->id, f->kind,
-				io_now(e->loop) - f->since, over);
+				io_now(e->loop) - v->flights.told_since, over);
 }
 
 /* What was told of has ended: all that is stuck, or only the oldest of it. */

@@ -20,7 +20,8 @@ struct flight {
 /* Of a volume. */
 struct flights {
 	struct list list;
-	bool told; /* that the oldest is stuck */
+	bool told;           /* that something is stuck, */
+	uint64_t told_since; /* and when what was told of first began */
 	/* The same for other threads: since when, or 0, and what. */
 	_Atomic uint64_t stuck_since;
 	_Atomic uint32_t stuck_kind;

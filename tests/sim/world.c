@@ -63,6 +63,19 @@ static void on_bad_block(void *arg, struct id volume, uint64_t lba, const char *
 	sim_trace(w->sim, "bad block %llu: %s", (unsigned long long)lba, why);
 }
 
+static void on_stuck(void *arg, struct id volume, enum volume_io oldest, uint64_t age_ns, bool over)
+{
+	struct world *w = arg;
+
+	w->n_stuck += !over;
+	w->n_stuck_over += over;
+	w->stuck_kind = oldest;
+	w->stuck_age_ns = age_ns;
+	w->stuck_volume = volume;
+	sim_trace(w->sim, "%s is %s: %llu ns", volume_io_name(oldest), over ? "done" : "stuck",
+		  (unsigned long long)age_ns);
+}
+
 int world_begin(struct world *w)
 {
 	struct io_loop_config loop_config = {.name = "world", .cpu = -1};
@@ -74,6 +87,9 @@ int world_begin(struct world *w)
 	w->store = NULL;
 	w->config.bad_block = on_bad_block;
 	w->config.bad_block_arg = w;
+	w->config.stuck = on_stuck;
+	w->n_stuck = 0;
+	w->n_stuck_over = 0;
 	r = io_loop_new(&loop_config, &w->loop, &w->err);
 	if (r < 0)
 		return r;
