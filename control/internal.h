@@ -132,6 +132,7 @@ struct disk {
 	struct list node;
 	struct home *home;          /* while it is open, or being opened */
 	struct volume *volume;      /* NULL: not open */
+	struct volume_stall stall;  /* its I/O, also while it is opened or closed */
 	struct port *port;          /* of the attachment that is served, or will be */
 	struct err open_error;      /* attached, but it could not be opened */
 	struct task *task;          /* that has it */

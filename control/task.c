@@ -296,6 +296,7 @@ void task_open_as(struct task *t, int state, const struct volume_op *how)
 	t->home = d->home;
 	t->control->n_disks_open++;
 	t->volume_op = *how;
+	t->volume_op.stall = &d->stall;
 	task_engine(t, state,
 		    id_is_zero(t->volume.base) || !t->control->config.repository ? volume_open
 										 : origin_open);

@@ -44,6 +44,15 @@ enum volume_io {
 };
 /* "an append to the log" */
 const char *volume_io_name(enum volume_io kind);
+/* "the store", or what else it is with. */
+const char *volume_io_with(enum volume_io kind);
+
+/* Shows other threads that I/O is stuck. Zeroed at first; belongs to whoever opens the volume, from
+ * volume_open until it is closed, or could not be opened. */
+struct volume_stall {
+	_Atomic uint64_t since; /* io_now; 0: nothing is */
+	_Atomic uint32_t kind;  /* enum volume_io */
+};
 
 /* The one per-loop object: pools of requests and record buffers that the loop's volumes share. */
 struct engine;
@@ -180,6 +189,7 @@ struct volume_op {
 	void (*placed)(struct volume_op *op); /* snapshot: see there; may be NULL */
 	uint64_t base_size;       /* create: bytes of the base, a multiple of 4096, <= size */
 	struct volume_base *base; /* open: where INHERIT blocks are read; NULL: they read as -EIO */
+	struct volume_stall *stall; /* open: may be NULL */
 	bool deleted;             /* open: a deleted volume, for the sake of its pins */
 	struct volume_view *view; /* view_open: out */
 	uint32_t pins;            /* delete: out, snapshots that keep its segments */
@@ -394,9 +404,9 @@ void volume_hydrate(struct volume *volume, uint64_t bytes_per_second);
 struct block_dev *volume_dev(struct volume *volume);
 struct id volume_id(const struct volume *volume);
 void volume_stats(const struct volume *volume, struct volume_stats *ret_stats);
-/* Any thread, as long as the volume is open or being closed: whether I/O is stuck, of which kind
- * the oldest is, and its age at `now` (io_now of any loop). */
-bool volume_is_stuck(const struct volume *volume, uint64_t now, enum volume_io *ret_kind,
-		     uint64_t *ret_age_ns);
+/* Any thread: whether I/O is stuck now (io_now of any loop), of which kind the oldest is, and its
+ * age. */
+bool volume_stall_now(const struct volume_stall *stall, uint64_t now, enum volume_io *ret_kind,
+		      uint64_t *ret_age_ns);
 
 #endif

@@ -32,8 +32,12 @@ static bool is_stuck(const struct volume *v, const struct flight *f)
 /* So that any thread may see it. */
 static void show(struct volume *v, const struct flight *f)
 {
-	atomic_store_explicit(&v->flights.stuck_kind, f ? f->kind : 0, memory_order_relaxed);
-	atomic_store_explicit(&v->flights.stuck_since, f ? f->since : 0, memory_order_relaxed);
+	struct volume_stall *s = v->flights.shown;
+
+	if (!s)
+		return;
+	atomic_store_explicit(&s->kind, f ? f->kind : 0, memory_order_relaxed);
+	atomic_store_explicit(&s->since, f ? f->since : 0, memory_order_relaxed);
 }
 
 static void tell(struct volume *v, const struct flight *f, bool over)
@@ -63,15 +67,14 @@ static void flight_ended_late(struct volume *v, const struct flight *f)
 		watch_arm(v->engine, next->since + v->engine->config.stuck_after_ns);
 }
 
-bool volume_is_stuck(const struct volume *v, uint64_t now, enum volume_io *ret_kind,
-		     uint64_t *ret_age_ns)
+bool volume_stall_now(const struct volume_stall *s, uint64_t now, enum volume_io *ret_kind,
+		      uint64_t *ret_age_ns)
 {
-	uint64_t since = atomic_load_explicit(&v->flights.stuck_since, memory_order_relaxed);
+	uint64_t since = atomic_load_explicit(&s->since, memory_order_relaxed);
 
 	if (since == 0)
 		return false;
-	*ret_kind =
-	    (enum volume_io)atomic_load_explicit(&v->flights.stuck_kind, memory_order_relaxed);
+	*ret_kind = (enum volume_io)atomic_load_explicit(&s->kind, memory_order_relaxed);
 	*ret_age_ns = now > since ? now - since : 0;
 	return true;
 }
@@ -103,6 +106,11 @@ const char *volume_io_name(enum volume_io kind)
 		return "a read for a scrub, a check or a snapshot";
 	}
 	return "";
+}
+
+const char *volume_io_with(enum volume_io kind)
+{
+	return kind == VOLUME_IO_BASE ? "the snapshot repository" : "the store";
 }
 
 void flights_stats(const struct volume *v, struct volume_stats *stats)

@@ -22,9 +22,7 @@ struct flights {
 	struct list list;
 	bool told;           /* that something is stuck, */
 	uint64_t told_since; /* and when what was told of first began */
-	/* The same for other threads: since when, or 0, and what. */
-	_Atomic uint64_t stuck_since;
-	_Atomic uint32_t stuck_kind;
+	struct volume_stall *shown; /* or NULL */
 };
 
 void flight_begin(struct volume *v, struct flight *f, enum volume_io kind);

@@ -36,6 +36,7 @@ void volume_open(struct volume_op *op)
 	op->volume = NULL;
 	v->read_only = op->read_only;
 	v->opening = true;
+	v->flights.shown = op->stall;
 	v->object.loop = v->loop;
 	v->object.volume = v->id;
 	v->object.done = on_superblock;

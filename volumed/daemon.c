@@ -234,6 +234,8 @@ static int make_engines(struct daemon *d)
 		    .load = i,
 		    .bad_block = bad_blocks_on_block,
 		    .doubtful = bad_blocks_on_segment,
+		    .stuck = bad_blocks_on_stuck,
+		    .stuck_after_ns = d->options->io_stuck_after * NSEC_PER_SEC,
 		    .bad_block_arg = &d->bad_blocks[i],
 		};
 

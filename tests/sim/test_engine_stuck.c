@@ -167,7 +167,7 @@ static void nothing_is_stuck(unsigned i, uint64_t told)
 
 	volume_stats(world.volumes[i], &stats);
 	assert_false(stats.is_stuck);
-	assert_false(volume_is_stuck(world.volumes[i], sim_time(world.sim), &kind, &age));
+	assert_false(volume_stall_now(&world.stalls[i], sim_time(world.sim), &kind, &age));
 	assert_int_equal(world.n_stuck, told);
 	assert_int_equal(world.n_stuck_over, told);
 }
@@ -187,7 +187,7 @@ static void is_stuck(unsigned i, enum volume_io kind)
 	assert_true(stats.is_stuck);
 	assert_int_equal(stats.oldest_io, kind);
 	assert_true(stats.oldest_io_ns >= AFTER);
-	assert_true(volume_is_stuck(world.volumes[i], sim_time(world.sim), &seen, &age));
+	assert_true(volume_stall_now(&world.stalls[i], sim_time(world.sim), &seen, &age));
 	assert_int_equal(seen, kind);
 	assert_true(age >= AFTER && age < sim_time(world.sim));
 }
@@ -321,6 +321,7 @@ static void call(struct call *c, unsigned i, void (*start)(struct volume_op *op)
 	c->op.id = world_volume_id(i);
 	c->op.volume = world.volumes[i];
 	c->op.done = on_call;
+	c->op.stall = &world.stalls[i];
 	start(&c->op);
 }
 
@@ -363,6 +364,8 @@ static void scrubs(void **state)
 /* A volume that is being opened has nobody yet who could ask for its stats. */
 static void opening(void **state)
 {
+	enum volume_io kind;
+	uint64_t age;
 	struct call c;
 
 	(void)state;
@@ -372,6 +375,8 @@ static void opening(void **state)
 	pass(AFTER + NSEC_PER_SEC);
 	assert_int_equal(world.n_stuck, 1);
 	assert_int_equal(world.stuck_kind, VOLUME_IO_RECOVERY);
+	assert_true(volume_stall_now(&world.stalls[0], sim_time(world.sim), &kind, &age));
+	assert_int_equal(kind, VOLUME_IO_RECOVERY);
 	assert_false(c.done);
 	answer();
 	assert_int_equal(sim_run_until(world.sim, sim_flag_is_set, &c.done, 10000000), SIM_DONE);
@@ -384,6 +389,8 @@ static void opening(void **state)
  * else's segment (E7). It is told of all the same, and then goes. */
 static void closing(void **state)
 {
+	enum volume_io kind;
+	uint64_t age;
 	struct pending write;
 	struct call c;
 
@@ -397,6 +404,7 @@ static void closing(void **state)
 	answer();
 	assert_int_equal(sim_run_until(world.sim, sim_flag_is_set, &c.done, 10000000), SIM_DONE);
 	assert_int_equal(world.n_stuck_over, 1);
+	assert_false(volume_stall_now(&world.stalls[0], sim_time(world.sim), &kind, &age));
 	world.volumes[0] = NULL;
 	/* The last volume takes the watch with it. */
 	ask(&write, 1, BLOCK_WRITE, 0, 4096);

@@ -83,6 +83,7 @@ int world_begin(struct world *w)
 	int r;
 
 	memset(w->volumes, 0, sizeof(w->volumes));
+	memset(w->stalls, 0, sizeof(w->stalls));
 	w->engine = NULL;
 	w->store = NULL;
 	w->config.bad_block = on_bad_block;
@@ -173,6 +174,7 @@ int world_open(struct world *w, unsigned i)
 	call->op.read_only = w->store_config.read_only;
 	call->op.deleted = w->deleted[i];
 	call->op.base = w->bases[i];
+	call->op.stall = &w->stalls[i];
 	r = world_call(w, call, volume_open);
 	if (r == 0)
 		w->volumes[i] = call->op.volume;

@@ -24,6 +24,7 @@ struct world {
 	struct volume_base *bases[WORLD_VOLUMES]; /* given at open; NULL: none */
 	struct id base_ids[WORLD_VOLUMES];        /* given at create, with base_sizes */
 	uint64_t base_sizes[WORLD_VOLUMES];
+	struct volume_stall stalls[WORLD_VOLUMES];
 	bool deleted[WORLD_VOLUMES]; /* opened for their pins */
 	struct err err;              /* of the step that failed last */
 	uint64_t bad_blocks;
