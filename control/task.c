@@ -48,6 +48,10 @@ void task_take(struct task *t, struct id volume)
 	}
 	t->disk = d;
 	t->volume.id = volume;
+	if (d->task && stall_refuses(t)) {
+		task_end(t);
+		return;
+	}
 	if (d->task) {
 		list_add_tail(&d->waiting, &t->node);
 		return;

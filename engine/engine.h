@@ -52,6 +52,9 @@ const char *volume_io_with(enum volume_io kind);
 struct volume_stall {
 	_Atomic uint64_t since; /* io_now; 0: nothing is */
 	_Atomic uint32_t kind;  /* enum volume_io */
+	/* It began or is over: on the volume's loop, ahead of the end of volume_open or
+	 * volume_close. May be NULL. */
+	void (*changed)(struct volume_stall *stall);
 };
 
 /* The one per-loop object: pools of requests and record buffers that the loop's volumes share. */

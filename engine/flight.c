@@ -48,6 +48,8 @@ static void tell(struct volume *v, const struct flight *f, bool over)
 		v->flights.told_since = f->since;
 	v->flights.told = !over;
 	show(v, over ? NULL : f);
+	if (v->flights.shown && v->flights.shown->changed)
+		v->flights.shown->changed(v->flights.shown);
 	if (e->config.stuck)
 		e->config.stuck(e->config.bad_block_arg, v->id, f->kind,
 				io_now(e->loop) - v->flights.told_since, over);
