@@ -473,6 +473,10 @@ struct control_stop {
 	void *private;
 };
 void control_stop(struct control *control, struct control_stop *stop);
+/* On control's loop: how many volumes wait for I/O that does not complete, while it stops, too; one
+ * of them, and what it waits for, as a sentence in ret_text. */
+#define CONTROL_STALL_TEXT 256
+unsigned control_stalled(const struct control *control, char ret_text[CONTROL_STALL_TEXT]);
 /* It is stopped, or was never started. NULL is legal. */
 void control_free(struct control *control);
 

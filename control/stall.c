@@ -35,6 +35,23 @@ bool stall_look(const struct disk *d, struct stall *ret)
 	return true;
 }
 
+unsigned control_stalled(const struct control *c, char ret_text[CONTROL_STALL_TEXT])
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < DISK_BUCKETS; i++)
+		list_for_each (&c->disks[i], node) {
+			const struct disk *d = list_entry(node, struct disk, node);
+			struct stall stall;
+			char id[ID_TEXT_MAX];
+
+			if (stall_look(d, &stall) && n++ == 0)
+				snprintf(ret_text, CONTROL_STALL_TEXT, "%s: %s",
+					 id_format(d->id, CATALOG_VOLUME_PREFIX, id), stall.text);
+		}
+	return n;
+}
+
 void stall_describe(struct control *c, struct arena *memory, struct control_volume *v)
 {
 	struct disk *d;

@@ -479,6 +479,7 @@ static void stop_waits(void **state)
 {
 	static struct stopping s;
 	struct request write;
+	char text[CONTROL_STALL_TEXT];
 
 	(void)state;
 	hang_all(SIM_WRITE);
@@ -490,6 +491,9 @@ static void stop_waits(void **state)
 	pass(10 * AFTER);
 	assert_false(s.done);
 	assert_false(write.done);
+	assert_int_equal(control_stalled(world.control, text), 1);
+	assert_non_null(strstr(text, volume));
+	assert_non_null(strstr(text, "has not completed for"));
 	killed();
 	assert_int_equal(cw_resolve(&world, name, true, true, &client), 0);
 	assert_int_equal(io(BLOCK_READ, got), 0);
