@@ -73,14 +73,13 @@ static json_t *page(const char *name, json_t *array, const struct control_op *op
 
 static json_t *attachment(const struct control_attachment *a)
 {
-	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:b, s:o, s:o, s:o, s:I, s:o}", "id",
-			 text(a->id), "volume", text(a->volume), "instance", text(a->instance),
-			 "device", text(a->device), "state", text(a->state), "generation",
-			 number(a->generation), "attach_time", when(a->attach_time),
-			 "delete_on_termination", a->delete_on_termination, "export_name",
-			 text(a->export_name), "uri", text_or_null(a->uri), "tcp_uri",
-			 text_or_null(a->tcp_uri), "connections", number(a->connections), "error",
-			 text(a->error_text));
+	return json_pack(
+	    "{s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:b, s:o, s:o, s:o, s:I, s:o}", "id", text(a->id),
+	    "volume", text(a->volume), "instance", text(a->instance), "device", text(a->device),
+	    "state", text(a->state), "generation", number(a->generation), "attach_time",
+	    when(a->attach_time), "delete_on_termination", a->delete_on_termination, "export_name",
+	    text(a->export_name), "uri", text_or_null(a->uri), "tcp_uri", text_or_null(a->tcp_uri),
+	    "connections", number(a->connections), "error", text(a->error_text));
 }
 
 static json_t *attachments(const struct control_attachment *all, unsigned n)
@@ -124,8 +123,7 @@ static json_t *stalled(const struct control_volume *v)
 static json_t *volume(const struct control_volume *v)
 {
 	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "id",
-			 text(v->id),
-			 "name", text(v->name), "snapshot",
+			 text(v->id), "name", text(v->name), "snapshot",
 			 text_or_null(v->snapshot && *v->snapshot ? v->snapshot : NULL), "state",
 			 text(v->state), "zone", text(v->zone), "size", number(v->size),
 			 "create_time", when(v->create_time), "error", text(v->error_text), "tags",

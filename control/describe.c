@@ -586,7 +586,8 @@ static void take_stats(struct task *t, const struct volume_stats *s)
 
 	v->is_open = true;
 	/* EBS calls stalled I/O impaired, too. */
-	v->health = health_name(s->health == VOLUME_OK && s->is_stuck ? VOLUME_IMPAIRED : s->health);
+	v->health =
+	    health_name(s->health == VOLUME_OK && s->is_stuck ? VOLUME_IMPAIRED : s->health);
 	v->base_bytes = s->base_size;
 	v->hydrated_bytes = s->hydrated;
 	v->scrub_bytes = s->scrub_bytes;

@@ -317,10 +317,10 @@ static int detach_confirm(struct catalog *c, struct catalog_job *job)
 	if (r == 0)
 		r = catalog_volume_put(c, &t->volume, &job->err);
 	if (r == 0)
-		r = task_event(
-		    c, t, "detachVolume", id_format(t->volume.id, CATALOG_VOLUME_PREFIX, id),
-		    "from %s as %s%s",
-		    id_format(t->attachment.instance, CATALOG_INSTANCE_PREFIX, instance),
-		    t->attachment.device, t->forced ? ", forced" : "");
+		r = task_event(c, t, "detachVolume",
+			       id_format(t->volume.id, CATALOG_VOLUME_PREFIX, id),
+			       "from %s as %s%s",
+			       id_format(t->attachment.instance, CATALOG_INSTANCE_PREFIX, instance),
+			       t->attachment.device, t->forced ? ", forced" : "");
 	return r == 0 ? put_results(t, "detached") : r;
 }

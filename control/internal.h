@@ -131,10 +131,10 @@ struct disk {
 	struct control *control;
 	struct id id;
 	struct list node;
-	struct home *home;          /* while it is open, or being opened */
-	struct volume *volume;      /* NULL: not open */
-	struct volume_stall stall;  /* its I/O, also while it is opened or closed */
-	_Atomic bool stall_told;    /* stall_msg is on its way */
+	struct home *home;         /* while it is open, or being opened */
+	struct volume *volume;     /* NULL: not open */
+	struct volume_stall stall; /* its I/O, also while it is opened or closed */
+	_Atomic bool stall_told;   /* stall_msg is on its way */
 	struct io_msg stall_msg;
 	struct port *port;          /* of the attachment that is served, or will be */
 	struct err open_error;      /* attached, but it could not be opened */

@@ -227,8 +227,8 @@ static void walk_read(struct walk *w)
 	r->segment->users++;
 	w->n_reads++;
 	r->io.done = on_blocks;
-	device_read(v, &r->io, VOLUME_IO_INSPECTION, first.segment, first.offset * BLOCK_SECTOR, r->buf,
-		   n * BLOCK_SIZE);
+	device_read(v, &r->io, VOLUME_IO_INSPECTION, first.segment, first.offset * BLOCK_SECTOR,
+		    r->buf, n * BLOCK_SIZE);
 }
 
 /* The page that leads to w->lba is being loaded. */

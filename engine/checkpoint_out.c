@@ -156,7 +156,8 @@ void checkpoint_out_flush(struct checkpoint *c)
 	out->io.done = out_on_append;
 	c->out = NULL;
 	c->n_appends++;
-	device_append(v, &out->io, VOLUME_IO_CHECKPOINT, out->segment->id, out->offset, &out->iov, 1);
+	device_append(v, &out->io, VOLUME_IO_CHECKPOINT, out->segment->id, out->offset, &out->iov,
+		      1);
 }
 
 static void out_on_append(struct device_io *io)

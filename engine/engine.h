@@ -136,8 +136,8 @@ struct volume_stats {
 	struct id base;          /* snapshot that unwritten blocks come from; all 0: none */
 	uint64_t base_size;      /* bytes of the volume that it covers */
 	uint64_t hydrated; /* of them, copied in or passed by; base_size: only to be detached */
-	uint64_t hydrate_failed; /* bytes in the newest pass that the base could not give */
-	uint64_t base_bytes;     /* read from the base since open, for whatever reason */
+	uint64_t hydrate_failed;  /* bytes in the newest pass that the base could not give */
+	uint64_t base_bytes;      /* read from the base since open, for whatever reason */
 	uint64_t oldest_io_ns;    /* age of the oldest I/O in flight; 0: none, or begun this turn */
 	enum volume_io oldest_io; /* of which kind */
 	bool is_stuck;            /* it takes longer than engine_config.stuck_after_ns */
@@ -193,9 +193,9 @@ struct volume_op {
 	uint64_t base_size;       /* create: bytes of the base, a multiple of 4096, <= size */
 	struct volume_base *base; /* open: where INHERIT blocks are read; NULL: they read as -EIO */
 	struct volume_stall *stall; /* open: may be NULL */
-	bool deleted;             /* open: a deleted volume, for the sake of its pins */
-	struct volume_view *view; /* view_open: out */
-	uint32_t pins;            /* delete: out, snapshots that keep its segments */
+	bool deleted;               /* open: a deleted volume, for the sake of its pins */
+	struct volume_view *view;   /* view_open: out */
+	uint32_t pins;              /* delete: out, snapshots that keep its segments */
 
 	bool more;      /* delete: out, segments are left */
 	uint64_t freed; /* delete: out, segments that this call freed */

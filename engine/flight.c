@@ -141,9 +141,9 @@ void flights_free(struct volume *v)
 	CHECK(list_empty(&v->flights.list));
 	/* Whoever frees the engine behind its last volume waits for a turn: in that the timer ends.
 	 */
-	if (e->n_volumes == 0 && e->watching && !e->watch_ends) {
-		e->watch_ends = true;
-		io_timer_cancel(e->loop, &e->watch);
+	if (e->n_volumes == 0 && e->watch.runs && !e->watch.ends) {
+		e->watch.ends = true;
+		io_timer_cancel(e->loop, &e->watch.timer);
 	}
 }
 
@@ -154,7 +154,7 @@ void flight_begin(struct volume *v, struct flight *f, enum volume_io kind)
 	f->since = io_now(e->loop);
 	f->kind = kind;
 	list_add_tail(&v->flights.list, &f->link);
-	if (!e->watching && e->config.stuck_after_ns)
+	if (!e->watch.runs && e->config.stuck_after_ns)
 		watch_arm(e, f->since + e->config.stuck_after_ns);
 }
 
@@ -215,12 +215,12 @@ static void watch_arm(struct engine *e, uint64_t at)
 {
 	uint64_t now = io_now(e->loop);
 
-	if (e->watching)
+	if (e->watch.runs)
 		return; /* for an older one, so it looks again in time */
-	e->watching = true;
-	e->watch_at = max_u64(at, now);
-	e->watch.done = watch_on_timer;
-	io_timer(e->loop, &e->watch, e->watch_at - now);
+	e->watch.runs = true;
+	e->watch.at = max_u64(at, now);
+	e->watch.timer.done = watch_on_timer;
+	io_timer(e->loop, &e->watch.timer, e->watch.at - now);
 }
 
 /* The time at which the oldest of those that are not called stuck yet will be; 0: there is none. */
@@ -246,13 +246,13 @@ static uint64_t watch_look(struct engine *e)
 
 static void watch_on_timer(struct io_op *op)
 {
-	struct engine *e = container_of(op, struct engine, watch);
+	struct engine *e = container_of(op, struct engine, watch.timer);
 	uint64_t now = io_now(e->loop);
 	uint64_t next;
 
-	e->watching = false;
-	e->watch_ends = false;
-	if (now > e->watch_at + LATE) {
+	e->watch.runs = false;
+	e->watch.ends = false;
+	if (now > e->watch.at + LATE) {
 		watch_arm(e, now + LATE);
 		return;
 	}

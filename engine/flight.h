@@ -20,13 +20,24 @@ struct flight {
 /* Of a volume. */
 struct flights {
 	struct list list;
-	bool told;           /* that something is stuck, */
-	uint64_t told_since; /* and when what was told of first began */
+	struct flight object; /* of its operations with the store's owner loop */
+	struct flight lend;
+	struct flight freeing;
+	bool told;                  /* that something is stuck, */
+	uint64_t told_since;        /* and when what was told of first began */
 	struct volume_stall *shown; /* or NULL */
 };
 
 void flight_begin(struct volume *v, struct flight *f, enum volume_io kind);
 void flight_end(struct volume *v, struct flight *f);
+
+/* Of an engine. */
+struct flight_watch {
+	struct io_op timer;
+	uint64_t at; /* io_now */
+	bool runs;
+	bool ends; /* it was cancelled */
+};
 
 /* A data operation with the store that is seen in flight. Belongs to the engine until `done`. */
 struct device_io {

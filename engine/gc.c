@@ -302,7 +302,7 @@ static int gc_read(struct gc *g)
 		r->len = (uint32_t)min_u64(UNIT_BYTES, g->victim->tail - g->at);
 		r->io.done = on_read;
 		device_read(v, &r->io, VOLUME_IO_GC, g->victim->id, g->at, r->buf,
-			   (uint32_t)round_up(r->len, v->store->info.alignment));
+			    (uint32_t)round_up(r->len, v->store->info.alignment));
 		g->at += r->len;
 	}
 	return 1;

@@ -474,7 +474,7 @@ static bool record_begin(struct volume *v)
 	fair_write_started(v, rec, rec->h.payload_length / BLOCK_SIZE);
 	rec->io.done = record_on_append;
 	device_append(v, &rec->io, VOLUME_IO_APPEND, rec->h.segment, rec->h.offset, rec->iov,
-		     (int)rec->n_iov);
+		      (int)rec->n_iov);
 	/* Not before: a checkpoint that it asks for may take a MOVE off the queue. */
 	if (v->head != head)
 		gc_watch(v);

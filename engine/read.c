@@ -297,7 +297,7 @@ static void read_send(struct volume *v, struct read_io *io)
 	io->io.done = read_on_io;
 	if (io->n_runs == 1) {
 		device_read(v, &io->io, VOLUME_IO_READ, segment, at * BLOCK_SECTOR, io->buf,
-			   io->blocks * BLOCK_SIZE);
+			    io->blocks * BLOCK_SIZE);
 		return;
 	}
 	for (uint32_t r = 0; r < io->n_runs; r++) {
@@ -314,8 +314,8 @@ static void read_send(struct volume *v, struct read_io *io)
 		};
 		at = run->offset + run_blocks(io, r) * BLOCK_SECTORS;
 	}
-	device_readv(v, &io->io, VOLUME_IO_READ, segment, io->runs[0].offset * BLOCK_SECTOR, io->iov,
-		    n);
+	device_readv(v, &io->io, VOLUME_IO_READ, segment, io->runs[0].offset * BLOCK_SECTOR,
+		     io->iov, n);
 }
 
 static void read_data(struct op *op, struct read_io *io, const struct entry *e)
@@ -390,8 +390,8 @@ static void read_send_alone(struct volume *v, struct read_io *io)
 	while (io->runs[r].first > i)
 		r--;
 	device_read(v, &io->io, VOLUME_IO_READ, io->segment->id,
-		   (io->runs[r].offset + (i - io->runs[r].first) * BLOCK_SECTORS) * BLOCK_SECTOR,
-		   io->buf + (size_t)i * BLOCK_SIZE, BLOCK_SIZE);
+		    (io->runs[r].offset + (i - io->runs[r].first) * BLOCK_SECTORS) * BLOCK_SECTOR,
+		    io->buf + (size_t)i * BLOCK_SIZE, BLOCK_SIZE);
 }
 
 /* Of blocks that could not be read at once, some may be good, or all: what is bad may lie between

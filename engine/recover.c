@@ -55,7 +55,7 @@ static void opening_begin(struct opening *o)
 	struct volume *v = o->volume;
 
 	v->engine->n_openings++;
-	flight_begin(v, &v->object_flight, VOLUME_IO_RECOVERY);
+	flight_begin(v, &v->flights.object, VOLUME_IO_RECOVERY);
 	v->store->ops->object_get(v->store, &v->object);
 }
 
@@ -109,7 +109,7 @@ static void on_superblock(struct store_ctl *ctl)
 	struct opening *o = opening_of(v);
 	int r = superblock_take(o, ctl);
 
-	flight_end(v, &v->object_flight);
+	flight_end(v, &v->flights.object);
 	if (r == 0 && map_init(v, v->sb.size) < 0)
 		r = open_error(o, -ENOMEM, "no memory for its map");
 	o->error = r;

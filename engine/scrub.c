@@ -389,8 +389,8 @@ static void data_read(struct scrub *s)
 	s->segment->users++;
 	s->state = SCRUB_WAIT_DATA;
 	s->io.done = on_data;
-	device_read(v, &s->io, VOLUME_IO_INSPECTION, first->segment, first->offset * BLOCK_SECTOR, s->buf,
-		   n * BLOCK_SIZE);
+	device_read(v, &s->io, VOLUME_IO_INSPECTION, first->segment, first->offset * BLOCK_SECTOR,
+		    s->buf, n * BLOCK_SIZE);
 }
 
 /* ---- The walk -----------------------------------------------------------------------------------

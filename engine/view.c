@@ -136,7 +136,7 @@ static int view_blob(struct volume_view *view, enum view_want want, uint64_t num
 	view->skip = ref->offset - from;
 	view->segment->users++;
 	device_read(v, &view->io, VOLUME_IO_INSPECTION, ref->segment, from, view->blob,
-		   (uint32_t)(to - from));
+		    (uint32_t)(to - from));
 	return 0;
 }
 
@@ -540,7 +540,7 @@ static void read_run(struct volume_view *view, uint32_t i)
 	view->n_reads++;
 	r->io.done = on_block_read;
 	device_read(v, &r->io, VOLUME_IO_INSPECTION, e->segment, e->offset * BLOCK_SECTOR,
-		   unit_block(view, i), n * BLOCK_SIZE);
+		    unit_block(view, i), n * BLOCK_SIZE);
 }
 
 static void on_base_read(struct volume_base_req *base)

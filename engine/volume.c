@@ -117,7 +117,7 @@ static void superblock_on_swap(struct store_ctl *ctl)
 {
 	struct volume *v = container_of(ctl, struct volume, object);
 
-	flight_end(v, &v->object_flight);
+	flight_end(v, &v->flights.object);
 	v->object_done(ctl);
 }
 
@@ -133,7 +133,7 @@ void superblock_swap(struct volume *v, const struct superblock *sb,
 	ctl->volume = v->id;
 	ctl->version = v->sb_version + 1;
 	ctl->length = SUPERBLOCK_BYTES;
-	flight_begin(v, &v->object_flight, VOLUME_IO_SUPERBLOCK);
+	flight_begin(v, &v->flights.object, VOLUME_IO_SUPERBLOCK);
 	v->store->ops->object_swap(v->store, ctl);
 }
 

@@ -94,10 +94,7 @@ struct engine {
 	struct io_hook hook;
 	struct io_op wake;
 	bool waking;
-	struct io_op watch; /* flight.c */
-	uint64_t watch_at;
-	bool watching;
-	bool watch_ends; /* it was cancelled */
+	struct flight_watch watch;
 
 	/* Fairness (fair.c). */
 	struct list asking;   /* volumes with requests that have no op yet */
@@ -177,12 +174,10 @@ struct segments {
 	uint32_t n_spare[5];  /* by stream */
 	uint32_t spares_user; /* how many to hold ready */
 	struct store_ctl lend;
-	struct flight lend_flight;
 	bool lending;
 	bool lend_failed[5]; /* by stream: the last answer was -ENOSPC */
 	bool last_failed;    /* not even from the store's last, until it is asked again */
 	struct store_ctl freeing;
-	struct flight free_flight;
 	bool free_busy;
 	uint32_t n_condemned;
 	uint32_t condemned_from; /* slot at which to look for the next of them */
@@ -485,7 +480,6 @@ struct volume {
 	struct checkpoint_wait close_wait;
 
 	struct store_ctl object;
-	struct flight object_flight;
 	void (*object_done)(struct store_ctl *ctl);
 	struct flights flights;
 	struct volume_stats stats;

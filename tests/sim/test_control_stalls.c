@@ -100,8 +100,7 @@ static void request_on_home(struct io_msg *msg)
 static void begin(struct request *r, enum block_op op, uint8_t *buf)
 {
 	memset(r, 0, sizeof(*r));
-	r->req = (struct block_req){
-	    .op = op, .length = BLOCKS, .buf = buf, .done = on_request};
+	r->req = (struct block_req){.op = op, .length = BLOCKS, .buf = buf, .done = on_request};
 	r->dev = client->info.dev;
 	r->msg.run = request_on_home;
 	io_post(client->info.loop, &r->msg);
@@ -310,7 +309,8 @@ static void is_refused(struct control_op op)
 static void others_are_refused(void)
 {
 	is_refused((struct control_op){.kind = CONTROL_ATTACH, .attach = {.volume = volume}});
-	is_refused((struct control_op){.kind = CONTROL_VOLUME_DELETE, .delete = {.volume = volume}});
+	is_refused(
+	    (struct control_op){.kind = CONTROL_VOLUME_DELETE, .delete = {.volume = volume}});
 	is_refused((struct control_op){.kind = CONTROL_VOLUME_RESIZE,
 				       .resize = {.volume = volume, .size = 128 * MiB}});
 }

@@ -110,8 +110,8 @@ static void on_pending(struct block_req *req)
 static void ask(struct pending *p, unsigned i, enum block_op op, uint64_t offset, uint64_t length)
 {
 	memset(p, 0, sizeof(*p));
-	p->req = (struct block_req){
-	    .op = op, .offset = offset, .length = length, .done = on_pending};
+	p->req =
+	    (struct block_req){.op = op, .offset = offset, .length = length, .done = on_pending};
 	p->req.buf = op == BLOCK_WRITE ? data : buf;
 	block_submit(volume_dev(world.volumes[i]), &p->req);
 }
@@ -497,8 +497,7 @@ static void bases(void **state)
 	is_stuck(2, VOLUME_IO_BASE);
 	assert_false(read.done);
 	base_answers();
-	assert_int_equal(sim_run_until(world.sim, sim_flag_is_set, &read.done, 10000000),
-			 SIM_DONE);
+	assert_int_equal(sim_run_until(world.sim, sim_flag_is_set, &read.done, 10000000), SIM_DONE);
 	assert_int_equal(read.req.error, 0);
 	nothing_is_stuck(2, 1);
 }
@@ -570,8 +569,7 @@ static void the_next_is_watched_too(void **state)
 	assert_int_equal(world.n_stuck, 2);
 	assert_int_equal(world.stuck_kind, VOLUME_IO_BASE);
 	base_answers();
-	assert_int_equal(sim_run_until(world.sim, sim_flag_is_set, &last.done, 10000000),
-			 SIM_DONE);
+	assert_int_equal(sim_run_until(world.sim, sim_flag_is_set, &last.done, 10000000), SIM_DONE);
 	nothing_is_stuck(2, 2);
 }
 

@@ -28,7 +28,8 @@ struct world {
 	bool deleted[WORLD_VOLUMES]; /* opened for their pins */
 	struct err err;              /* of the step that failed last */
 	uint64_t bad_blocks;
-	/* What the engine told in this life of I/O that is stuck, if config.stuck_after_ns says when. */
+	/* What the engine told in this life of I/O that is stuck, if config.stuck_after_ns says
+	 * when. */
 	uint64_t n_stuck;
 	uint64_t n_stuck_over;
 	enum volume_io stuck_kind; /* the newest, */
