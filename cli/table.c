@@ -107,7 +107,8 @@ const struct cli_command cli_commands[] = {
 	{"detach", {VOL}, BIT(OPT_INSTANCE) | BIT(OPT_DEVICE) | BIT(OPT_FORCE), 0,
 	 "detach a volume",
 	 "Waits until what its clients have sent is written and answered. Unmount in the guest "
-	 "first.",
+	 "first. If the disk below does not answer, it is said what the detach waits for, and the "
+	 "exit status is 1; it goes on, and no client can use the volume any more.",
 	 run_detach},
 	{"scrub", {VOL}, BIT(OPT_RATE) | BIT(OPT_WAIT_COMPLETED) | BIT(OPT_STOP), 0,
 	 "read all that a volume holds, and tell what is bad",

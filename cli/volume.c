@@ -123,7 +123,21 @@ int run_volume_create(struct cli *cli)
 
 /* ---- list -------------------------------------------------------------------------- */
 
-static int print_volumes(const json_t *volumes)
+static bool is_stalled(const json_t *v)
+{
+	return json_is_object(json_object_get(v, "stalled"));
+}
+
+static const char *list_state(struct cli *cli, const json_t *v)
+{
+	const char *state = get_text(v, "state");
+	const char *text =
+	    is_stalled(v) ? client_printf(cli->client, "%s, I/O stalled", state) : NULL;
+
+	return text ? text : state;
+}
+
+static int print_volumes(struct cli *cli, const json_t *volumes)
 {
 	static const struct print_column columns[] = {
 	    {"ID", false},     {"NAME", false},     {"SIZE", true},    {"STATE", false},
@@ -142,7 +156,7 @@ static int print_volumes(const json_t *volumes)
 		    get_text(v, "id"),
 		    get_text(v, "name"),
 		    get_size(v, "size", size),
-		    get_text(v, "state"),
+		    list_state(cli, v),
 		    get_text(a, "device"),
 		    get_text(a, "instance"),
 		    cli_time(get_text(v, "create_time"), created),
@@ -173,7 +187,7 @@ int run_volume_list(struct cli *cli)
 	} else if (cli->quiet) {
 		cli_print_ids(volumes);
 	} else {
-		status = print_volumes(volumes);
+		status = print_volumes(cli, volumes);
 	}
 	json_decref(volumes);
 	return status;
@@ -188,6 +202,8 @@ static void print_attachment(const json_t *a)
 	print_field("attached to", "%s as %s", get_text(a, "instance"), get_text(a, "device"));
 	print_field("attachment", "%s, %s since %s", get_text(a, "id"), get_text(a, "state"),
 		    cli_time(get_text(a, "attach_time"), when));
+	if (*get_text(a, "error"))
+		print_field("warning", "it is %s: %s", get_text(a, "state"), get_text(a, "error"));
 	if (*get_text(a, "uri"))
 		print_field("URI", "%s", get_text(a, "uri"));
 	if (*get_text(a, "tcp_uri"))
@@ -242,6 +258,8 @@ static void print_volume(const json_t *v)
 	print_field("state", "%s", get_text(v, "state"));
 	if (*get_text(v, "error"))
 		print_field("error", "%s", get_text(v, "error"));
+	if (is_stalled(v))
+		print_field("warning", "%s", get_text(json_object_get(v, "stalled"), "text"));
 	print_field("size", "%s (%" PRIu64 " bytes)", get_size(v, "size", size),
 		    get_number(v, "size"));
 	print_field("zone", "%s", get_text(v, "zone"));
@@ -385,6 +403,25 @@ int run_attach(struct cli *cli)
 	return EXIT_OK;
 }
 
+/* A detach that waits for a disk which does not answer is answered before its end. */
+static int print_detached(struct cli *cli, const char *volume, const json_t *reply)
+{
+	bool detached = strcmp(get_text(reply, "state"), "detached") == 0;
+
+	if (cli->json)
+		cli_print_json(reply);
+	else if (cli->quiet && detached)
+		puts(volume);
+	else if (detached)
+		printf("%s is detached\n", volume);
+	if (detached)
+		return EXIT_OK;
+	return cli_fail(EXIT_FAILED,
+			"%s is still detaching: %s. No client can use it any more; it is detached "
+			"when the disk below answers (volumectl volume show %s)",
+			volume, get_text(reply, "error"), volume);
+}
+
 int run_detach(struct cli *cli)
 {
 	struct cli_request request = {.method = "DELETE"};
@@ -393,6 +430,7 @@ int run_detach(struct cli *cli)
 	const char *volume;
 	const char *instance;
 	const char *query;
+	json_t *reply;
 	int status = find_both(cli, &volume, &instance);
 
 	if (status != EXIT_OK)
@@ -408,5 +446,10 @@ int run_detach(struct cli *cli)
 	request.path = volume_path(cli, volume, query);
 	request.waiting =
 	    client_printf(cli->client, "detaching %s: waiting for its clients", volume);
-	return send_and_say(cli, &request, volume, "is detached");
+	status = cli_send(cli, &request, &reply);
+	if (status != EXIT_OK)
+		return status;
+	status = print_detached(cli, volume, reply);
+	json_decref(reply);
+	return status;
 }

@@ -106,6 +106,7 @@ static int make_engines(struct cw *w)
 	    .n_buffers = 8,
 	    .map_memory = 2 * MiB,
 	    .checkpoint_idle_ns = 3600 * NSEC_PER_SEC,
+	    .stuck_after_ns = w->stuck_after_ns,
 	};
 	int r = 0;
 

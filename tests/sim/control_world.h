@@ -25,6 +25,7 @@ struct cw {
 	struct repository *repository;
 	uint64_t ballast_size;
 	uint64_t store_max_size;
+	uint64_t stuck_after_ns; /* of the engines; 0: nobody watches */
 	struct control_home homes[CW_HOMES];
 	struct io_loop *catalog_loop;
 	struct store *store;
