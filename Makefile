@@ -36,6 +36,9 @@ SIM   := $(filter-out $(SIMT),$(wildcard tests/sim/*.c))
 LIBS_CORE := -lisal -lcrypto
 LIBS_REAL := -luring $(LIBS_CORE)
 LIBS_PLANE := -lsqlite3
+# The instance store: a library beside the engine, of which volumed has nothing.
+ISTORE := $(wildcard instance-store/*.c)
+LIBS_ISTORE := -lgnutls
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 UNIT_BINS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT))
@@ -59,17 +62,17 @@ $(BIN)/volumed: $(call obj,$(DAEMON) $(API) $(PLANE) $(CORE) $(REAL))
 		-lsystemd -linih
 
 $(filter-out $(UNIT_OWN),$(UNIT_BINS)): $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o \
-              $(call obj,$(PLANE) $(CORE) $(REAL))
+              $(call obj,$(PLANE) $(ISTORE) $(CORE) $(REAL))
 	@mkdir -p $(@D)
 	$(call say,LINK)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) $(LIBS_PLANE) -lcmocka
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) $(LIBS_PLANE) $(LIBS_ISTORE) -lcmocka
 
 # Tests on the simulated machine.
 $(SIMT_BINS): $(BUILD)/tests/sim_%: $(BUILD)/obj/tests/sim/%.o \
-		$(call obj,$(SIM) $(PLANE) $(CORE_ON_FAKE) $(FAKE))
+		$(call obj,$(SIM) $(PLANE) $(ISTORE) $(CORE_ON_FAKE) $(FAKE))
 	@mkdir -p $(@D)
 	$(call say,LINK)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CORE) $(LIBS_PLANE) -lcmocka
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CORE) $(LIBS_PLANE) $(LIBS_ISTORE) -lcmocka
 
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
@@ -88,7 +91,7 @@ $(BUILD)/obj/volumed/main.o: CPPFLAGS += \
 
 tests: all $(TEST_BINS) $(NBD_RAM)
 fuzzers: $(LIBFUZZER)
-objects: $(call obj,$(DAEMON) $(API) $(CLI) $(PLANE) $(CORE) $(REAL) $(FAKE) $(SIM) \
+objects: $(call obj,$(DAEMON) $(API) $(CLI) $(PLANE) $(ISTORE) $(ISTORED) $(CORE) $(REAL) $(FAKE) $(SIM) \
          $(wildcard bench/*.c bench/*/*.c tests/*/*.c))
 
 setup: ## Install the Debian packages that are missing, for all targets
