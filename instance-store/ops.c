@@ -511,7 +511,8 @@ void istore_on_paused(struct istore *s)
 
 	if (s->state == RUN_WAIT_PAUSE)
 		run_step(s);
-	else if (s->state == RUN_IDLE && s->closed && !d->punching && !d->waiting && !d->tidying)
+	else if (s->state == RUN_IDLE && s->closed && s->n_claims == 0 && !d->punching &&
+		 !d->waiting && !d->tidying)
 		close_now(s);
 }
 

@@ -257,6 +257,7 @@ static int make_claim(struct export_op *op, struct port *p)
 	claim->holder = op->holder;
 	list_add_tail(&p->claims, &claim->node);
 	p->n_claims++;
+	p->store->n_claims++;
 	op->claim_handle = claim;
 	return 0;
 }
@@ -313,14 +314,18 @@ static void ask_on_loop(struct io_msg *msg)
 static void claim_free_if_over(struct claim *claim)
 {
 	struct port *p = claim->port;
+	struct istore *s = p->store;
 
 	if (!claim->released || claim->asking)
 		return;
 	list_remove(&claim->node);
 	mem_free(claim);
 	p->n_claims--;
+	s->n_claims--;
 	if (p->retired && p->n_claims == 0)
 		drop(p);
+	if (s->closing)
+		istore_on_paused(s);
 }
 
 static void ask_on_main(struct io_msg *msg)
