@@ -36,7 +36,7 @@ static const struct command {
 	const char *doc;
 	unsigned min;
 	unsigned max;
-	const char *waits; /* what its result is called */
+	const char *done; /* what has happened to disks */
 } commands[] = {
     {"create", "INSTANCE NUMBER SIZE",
      "Makes disk NUMBER (0 to 23) of an instance; again with the same size, it does nothing.", 3, 3,
@@ -304,8 +304,8 @@ static void print_reply(const struct client *c, const json_t *reply)
 	} else if (strcmp(c->command, "create") == 0) {
 		printf("%s\n", json_string_value(json_object_get(reply, "export")));
 	} else {
-		printf("%" PRIu64 " disks %s\n", number_of(reply, "disks"),
-		       find_command(c->command)->waits);
+		printf("%" PRIu64 " disk%s %s\n", number_of(reply, "disks"),
+		       number_of(reply, "disks") == 1 ? "" : "s", find_command(c->command)->done);
 	}
 }
 

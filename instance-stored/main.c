@@ -3,6 +3,7 @@
  * instance-stored: local disks of a host's virtual machines, served over NBD.
  * man/instance-stored.8 describes it.
  */
+#include "base/log.h"
 #include "instance-stored/client.h"
 #include "instance-stored/daemon.h"
 
@@ -16,6 +17,7 @@ int main(int argc, char **argv)
 
 	if (client_is_command(argc, argv))
 		return client_run(argc, argv);
+	log_set_program("instance-stored");
 	options_parse(argc, argv, &options);
 	return daemon_run(&options);
 }

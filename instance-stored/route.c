@@ -321,6 +321,6 @@ void route_log(const struct route_call *r)
 		log_info("%s: disk %" PRIu32 " of %s is made", instance, op->number,
 			 size_format(op->size, size));
 	else if (op->n_done)
-		log_info("%s: %u disks %s", instance, op->n_done,
-			 op->kind == ISTORE_WIPE ? "are wiped" : "have ended");
+		log_info("%s: disks %s: %u", instance, op->kind == ISTORE_WIPE ? "wiped" : "ended",
+			 op->n_done);
 }
