@@ -167,23 +167,28 @@ UNITDIR ?= $(or $(shell pkg-config --variable=systemdsystemunitdir systemd 2>/de
 SYSCONFDIR ?= /etc
 SUBST    = sed -e 's,@SBINDIR@,$(PREFIX)/sbin,g' -e 's,@SYSCONFDIR@,$(SYSCONFDIR),g'
 MAN      = $(DESTDIR)$(PREFIX)/share/man
+UNITS    = $(patsubst packaging/%.in,%,$(wildcard packaging/*.in))
 CONFIG   = $(DESTDIR)$(SYSCONFDIR)/volumed/volumed.conf
 install: all ## Install into DESTDIR with PREFIX (/usr/local)
 	install -D -m 755 $(BIN)/volumed $(DESTDIR)$(PREFIX)/sbin/volumed
 	install -D -m 755 $(BIN)/volumectl $(DESTDIR)$(PREFIX)/bin/volumectl
+	install -D -m 755 $(BIN)/instance-stored $(DESTDIR)$(PREFIX)/sbin/instance-stored
 	install -D -m 644 man/volumectl.1 $(MAN)/man1/volumectl.1
 	install -D -m 644 man/volumed.conf.5 $(MAN)/man5/volumed.conf.5
 	install -D -m 644 man/volumed.8 $(MAN)/man8/volumed.8
+	install -D -m 644 man/instance-stored.8 $(MAN)/man8/instance-stored.8
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	$(BIN)/volumectl completion bash \
 		> $(DESTDIR)$(PREFIX)/share/bash-completion/completions/volumectl
 	@# What the admin has changed stays.
 	[ -e $(CONFIG) ] || install -D -m 644 packaging/volumed.conf $(CONFIG)
 	install -d $(DESTDIR)$(UNITDIR)
-	$(SUBST) packaging/volumed.service.in > $(DESTDIR)$(UNITDIR)/volumed.service
-	$(SUBST) packaging/volumed.socket.in > $(DESTDIR)$(UNITDIR)/volumed.socket
-	chmod 644 $(DESTDIR)$(UNITDIR)/volumed.service $(DESTDIR)$(UNITDIR)/volumed.socket
+	for unit in $(UNITS); do \
+		$(SUBST) packaging/$$unit.in > $(DESTDIR)$(UNITDIR)/$$unit && \
+		chmod 644 $(DESTDIR)$(UNITDIR)/$$unit || exit 1; done
 	install -D -m 644 packaging/volumed.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/volumed.conf
+	install -D -m 644 packaging/instance-stored.sysusers \
+		$(DESTDIR)$(PREFIX)/lib/sysusers.d/instance-stored.conf
 
 # Its recipe is in bench/rules.mk.
 bench: ## Compare with other NBD servers and the raw disk (bench/README.md)

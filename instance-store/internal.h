@@ -146,7 +146,7 @@ struct istore {
 
 	struct exports exports;
 	struct list ports;
-	unsigned n_claims; /* of all, retired ones included */
+	unsigned n_claims;          /* of all, retired ones included */
 	pthread_mutex_t names_lock; /* of `ports` and their states, for exports.list */
 	struct discarder discarder;
 
