@@ -310,9 +310,9 @@ json_t *api_render_status(const struct control_op *op)
 
 json_t *api_render_checked(const struct control_check *c)
 {
-	return json_pack("{s:I, s:I, s:I, s:o}", "volumes", number(c->n_volumes), "skipped",
-			 number(c->n_skipped), "wrong", number(c->n_wrong), "findings",
-			 texts(c->findings, c->n_findings));
+	return json_pack("{s:I, s:I, s:I, s:I, s:o}", "volumes", number(c->n_volumes), "in_use",
+			 number(c->n_in_use), "skipped", number(c->n_skipped), "wrong",
+			 number(c->n_wrong), "findings", texts(c->findings, c->n_findings));
 }
 
 json_t *api_render_error(const char *code, const char *message)

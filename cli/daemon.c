@@ -288,8 +288,11 @@ static void print_check(const json_t *check)
 	    puts(json_string_value(finding));
 	printf("%s: %" PRIu64 " volumes looked at", wrong ? "damaged" : "clean",
 	       get_number(check, "volumes"));
+	if (get_number(check, "in_use"))
+		printf(", %" PRIu64 " of them in use", get_number(check, "in_use"));
 	if (get_number(check, "skipped"))
-		printf(" (%" PRIu64 " too busy to be walked; try again)",
+		printf(" (%" PRIu64 " not to the end: deleted or stopped meanwhile, or the space "
+		       "was needed; try again)",
 		       get_number(check, "skipped"));
 	printf(", %" PRIu64 " things wrong\n", wrong);
 }

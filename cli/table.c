@@ -41,7 +41,7 @@ const struct cli_option cli_options[OPT_COUNT] = {
 	[OPT_WAIT] = {"wait", "SECONDS",
 		"wait until the daemon is ready (default: 60 seconds)", .letter = 'w',
 		.value_is_optional = true},
-	[OPT_DEEP] = {"deep", NULL, "read every stored block, too"},
+	[OPT_DEEP] = {"deep", NULL, "read every stored block, too; volumes in use are scrubbed"},
 	[OPT_LIMIT] = {"limit", "N", "at most so many (default: 20)", .letter = 'l'},
 	[OPT_SNAPSHOT] = {"snapshot", "SNAP", "a snapshot, by its id or name",
 		.words = WORDS_SNAPSHOTS},

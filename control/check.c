@@ -8,10 +8,12 @@
  * and for each volume
  *
  *     BEGIN -> WAIT_ROW -> WAIT_OBJECT -> [WAIT_OPEN -> WAIT_WALK -> WAIT_CLOSE] -> END
- *                                      -> [WAIT_IN_USE] -> END        it is open already
+ *     BEGIN -> WAIT_ROW -> WAIT_OBJECT -> WAIT_IN_USE -> WALKED -> [WAIT_SCRUB -> SCRUBBED
+ *           -> WAIT_BAD] -> LEAVE -> [WAIT_CLOSE] -> END             it is open already
  *
- * Of a volume that is open, for clients or for an upload, the counters are walked as it goes on;
- * its blocks are a scrub's to read. One that is too busy is skipped, after some tries.
+ * A volume that is open, for clients or for what goes on behind answers, is let go while it is
+ * walked, and stays open for it. Its blocks are read by a scrub, as anybody may start one. If its
+ * space is needed, or it is deleted, it is not walked to the end, and that is said.
  */
 #include "base/mem.h"
 #include "control/internal.h"
@@ -41,19 +43,25 @@ enum look_state {
 	LOOK_WAIT_WALK,
 	LOOK_WAIT_CLOSE,
 	LOOK_WAIT_IN_USE,
+	LOOK_WALKED,
+	LOOK_WAIT_SCRUB,
+	LOOK_SCRUBBED,
+	LOOK_WAIT_BAD,
+	LOOK_LEAVE,
 	LOOK_END,
 };
 
 /* Of one check; t->private of its task and of each volume's. */
 struct checking {
 	struct task *task;
+	struct list link; /* control->checks */
 	struct control_check *result;
 	struct store_ctl ctl;
 	struct id *ids;
 	unsigned n_ids;
 	unsigned room;
 	unsigned next;
-	struct task *look; /* at the volume of the moment */
+	struct task *look; /* at the volume of the moment, or NULL */
 	bool out_of_memory;
 	bool has_row;
 	bool has_object;
@@ -93,6 +101,14 @@ static void say(struct checking *k, const char *format, ...)
 static void say_text(void *arg, const char *text)
 {
 	say(arg, "%s", text);
+}
+
+/* From the volume's loop. */
+static void say_of_volume(void *arg, const char *text)
+{
+	struct checking *k = arg;
+
+	say(k, "%s: %s", k->id, text);
 }
 
 static int add_id(struct checking *k, struct id id)
@@ -137,6 +153,7 @@ void control_check(struct control *c, struct control_op *op)
 	k->task = t;
 	k->result = r;
 	t->private = k;
+	list_add_tail(&c->checks, &k->link);
 	task_job(t, CHECK_WAIT_CATALOG, catalog_job);
 }
 
@@ -239,6 +256,7 @@ static void check_on_look(struct task *look, void *arg)
 	struct checking *k = arg;
 
 	(void)look;
+	k->look = NULL;
 	k->task->step(k->task);
 }
 
@@ -250,9 +268,20 @@ static void check_end(struct checking *k)
 		control_fail(&t->error, "InternalError", -ENOMEM, "out of memory");
 	if (t->control->stopping && !t->error.code && k->next < k->n_ids)
 		control_fail(&t->error, "Unavailable", -ESHUTDOWN, "volumed is stopping");
+	list_remove(&k->link);
 	mem_free(k->ids);
 	mem_free(k);
 	task_end(t);
+}
+
+void checks_stop(struct control *c)
+{
+	list_for_each (&c->checks, node) {
+		struct checking *k = list_entry(node, struct checking, link);
+
+		if (k->look)
+			__atomic_store_n(&k->look->volume_op.stop, true, __ATOMIC_RELAXED);
+	}
 }
 
 static void check_step(struct task *t)
@@ -365,48 +394,177 @@ static bool compare(struct task *t)
 	if (v->state == CATALOG_IN_USE)
 		compare_attachment(t);
 	k->tries = 0;
-	return k->has_object && (t->disk->volume || v->state == CATALOG_AVAILABLE);
+	return k->has_object && !t->control->stopping &&
+	       (t->disk->volume || v->state == CATALOG_AVAILABLE);
+}
+
+static void compare_size(struct task *t)
+{
+	struct checking *k = t->private;
+	uint64_t size = block_size(volume_dev(t->disk->volume));
+
+	if (size != t->volume.size)
+		say(k, "%s has %llu bytes in the catalog and %llu in its log", k->id,
+		    (unsigned long long)t->volume.size, (unsigned long long)size);
 }
 
 static void walk(struct task *t)
 {
 	struct checking *k = t->private;
 
-	if (block_size(volume_dev(t->disk->volume)) != t->volume.size)
-		say(k, "%s has %llu bytes in the catalog and %llu in its log", k->id,
-		    (unsigned long long)t->volume.size,
-		    (unsigned long long)block_size(volume_dev(t->disk->volume)));
+	compare_size(t);
 	t->home = t->disk->home;
 	t->volume_op = (struct volume_op){
 	    .volume = t->disk->volume,
 	    .counters_only = !k->task->op->check.deep,
-	    .say = say_text,
+	    .say = say_of_volume,
 	    .arg = k,
 	};
 	task_engine(t, LOOK_WAIT_WALK, volume_check);
 }
 
+/* The walk was given up, for a reason that is no finding. */
+static bool was_given_up(const struct task *t)
+{
+	return t->act.code == -EAGAIN || t->act.code == -EBUSY || t->act.code == -ECANCELED ||
+	       t->act.code == -ESHUTDOWN;
+}
+
+static void take_result(struct task *t, const char *what)
+{
+	struct checking *k = t->private;
+
+	if (was_given_up(t))
+		k->result->n_skipped++;
+	else if (t->act.code)
+		say(k, "%s can't be %s: %s", k->id, what, t->act.text);
+}
+
+/* ---- One in use -------------------------------------------------------------------- */
+
+/* The disk goes to whoever waits for it. */
 static void walk_in_use(struct task *t)
 {
 	t->home = t->disk->home;
 	t->volume_op = (struct volume_op){
-	    .volume = t->disk->volume, .in_use = true, .say = say_text, .arg = t->private};
+	    .volume = t->disk->volume, .in_use = true, .say = say_of_volume, .arg = t->private};
 	task_engine(t, LOOK_WAIT_IN_USE, volume_check);
+	task_release(t);
 }
 
-/* True: once more. */
-static bool was_too_busy(struct task *t)
+static void begin_in_use(struct task *t)
+{
+	struct checking *k = t->private;
+	enum catalog_volume_state state = t->volume.state;
+
+	if (t->disk->check) {
+		k->result->n_skipped++;
+		t->state = LOOK_END;
+		look_step(t);
+		return;
+	}
+	if ((state == CATALOG_AVAILABLE || state == CATALOG_IN_USE) && !t->volume.resize_to)
+		compare_size(t);
+	t->disk->check = k;
+	walk_in_use(t);
+}
+
+static bool is_open(const struct task *t)
+{
+	return t->disk->volume && !t->control->stopping;
+}
+
+/* True: asleep. */
+static bool walked(struct task *t)
 {
 	struct checking *k = t->private;
 
-	if (t->act.code == -EAGAIN && ++k->tries < TRIES)
+	t->state = LOOK_LEAVE;
+	if (t->act.code == -EAGAIN && is_open(t) && ++k->tries < TRIES) {
+		walk_in_use(t);
 		return true;
-	if (t->act.code == -EAGAIN)
-		k->result->n_skipped++;
-	else if (t->act.code)
-		say(k, "%s can't be checked: %s", k->id, t->act.text);
+	}
+	take_result(t, "checked");
+	if (t->act.code)
+		return false;
+	k->result->n_in_use++;
+	if (!k->task->op->check.deep || !is_open(t) || t->volume.state == CATALOG_DELETING)
+		return false;
+	if (scrub_join(t, LOOK_WAIT_SCRUB))
+		return true;
+	k->out_of_memory = true;
 	return false;
 }
+
+/* As volume_op: tells what is known to be bad. */
+static void name_bad(struct volume_op *op)
+{
+	struct volume_bad places[VOLUME_BAD_MAX];
+	bool more;
+	unsigned n = volume_bad(op->volume, places, &more);
+	char text[200];
+
+	for (unsigned i = 0; i < n; i++) {
+		snprintf(text, sizeof(text), "%s %llu to %llu: %s",
+			 places[i].kind == VOLUME_BAD_ROOT ? "root or usage pages" : "blocks",
+			 (unsigned long long)places[i].lba,
+			 (unsigned long long)(places[i].lba + places[i].blocks - 1), places[i].why);
+		op->say(op->arg, text);
+	}
+	if (more)
+		op->say(op->arg, "there are more bad blocks than are listed");
+	op->done(op);
+}
+
+/* True: asleep. */
+static bool scrubbed(struct task *t)
+{
+	t->state = LOOK_LEAVE;
+	take_result(t, "read");
+	if (t->act.code || !is_open(t))
+		return false;
+	t->home = t->disk->home;
+	t->volume_op =
+	    (struct volume_op){.volume = t->disk->volume, .say = say_of_volume, .arg = t->private};
+	task_engine(t, LOOK_WAIT_BAD, name_bad);
+	return true;
+}
+
+/* Nobody else may need the volume any more. True: asleep. */
+static bool leave(struct task *t)
+{
+	struct disk *d = t->disk;
+
+	d->check = NULL;
+	t->state = LOOK_END;
+	if (d->volume && !disk_is_needed(d) && !t->control->stopping)
+		task_close(t, LOOK_WAIT_CLOSE);
+	return t->state == LOOK_WAIT_CLOSE;
+}
+
+/* True: asleep. */
+static bool step_in_use(struct task *t)
+{
+	switch ((int)t->state) {
+	case LOOK_WAIT_IN_USE:
+		task_retake(t, LOOK_WALKED);
+		return true;
+	case LOOK_WALKED:
+		return walked(t);
+	case LOOK_WAIT_SCRUB:
+		task_retake(t, LOOK_SCRUBBED);
+		return true;
+	case LOOK_SCRUBBED:
+		return scrubbed(t);
+	case LOOK_WAIT_BAD:
+		t->state = LOOK_LEAVE;
+		return false;
+	default:
+		return leave(t);
+	}
+}
+
+/* ---- Its steps --------------------------------------------------------------------- */
 
 static void look_step(struct task *t)
 {
@@ -430,19 +588,26 @@ static void look_step(struct task *t)
 			if (!compare(t))
 				continue;
 			if (t->disk->volume)
-				walk_in_use(t);
+				begin_in_use(t);
 			else
 				task_open(t, LOOK_WAIT_OPEN, true);
 			return;
 		case LOOK_WAIT_IN_USE:
-			t->state = LOOK_END;
-			if (!was_too_busy(t))
-				continue;
-			walk_in_use(t);
-			return;
+		case LOOK_WALKED:
+		case LOOK_WAIT_SCRUB:
+		case LOOK_SCRUBBED:
+		case LOOK_WAIT_BAD:
+		case LOOK_LEAVE:
+			if (step_in_use(t))
+				return;
+			continue;
 		case LOOK_WAIT_OPEN:
 			task_opened(t);
 			t->state = LOOK_END;
+			if (t->act.code == 0 && t->control->stopping) {
+				task_close(t, LOOK_WAIT_CLOSE);
+				return;
+			}
 			if (t->act.code == 0) {
 				walk(t);
 				return;
@@ -450,8 +615,7 @@ static void look_step(struct task *t)
 			say(k, "%s can't be opened: %s", k->id, t->act.text);
 			continue;
 		case LOOK_WAIT_WALK:
-			if (t->act.code)
-				say(k, "%s can't be checked: %s", k->id, t->act.text);
+			take_result(t, "checked");
 			task_close(t, LOOK_WAIT_CLOSE);
 			return;
 		case LOOK_WAIT_CLOSE:

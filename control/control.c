@@ -48,6 +48,7 @@ int control_new(const struct control_config *config, struct control **ret_contro
 		list_init(&c->disks[i]);
 	list_init(&c->uploaders);
 	list_init(&c->scrubs);
+	list_init(&c->checks);
 	list_init(&c->hydrators);
 	c->homes = mem_calloc(config->n_homes, sizeof(*c->homes));
 	if (exports_init(c) < 0 || !c->homes) {

@@ -255,7 +255,8 @@ struct control_status {
 
 struct control_check {
 	uint64_t n_volumes; /* looked at */
-	uint64_t n_skipped; /* of them, not walked: they were too busy */
+	uint64_t n_in_use;  /* of them, walked while others used them */
+	uint64_t n_skipped; /* of them, not walked to the end */
 	uint64_t n_wrong;
 	unsigned n_findings;   /* at most CONTROL_CHECK_FINDINGS of the n_wrong */
 	const char **findings; /* sentences */

@@ -189,7 +189,7 @@ static void detach_step(struct task *t)
 			continue;
 		case DETACH_CLOSE:
 			t->state = DETACH_CONFIRM;
-			if (d->uploader || d->scrub || d->hydrator) /* which closes it */
+			if (disk_is_needed(d)) /* by what closes it */
 				continue;
 			task_close(t, DETACH_WAIT_CLOSE);
 			return;

@@ -34,11 +34,16 @@ struct disk *disk_find_or_make(struct control *c, struct id id)
 	return d;
 }
 
+bool disk_is_needed(const struct disk *d)
+{
+	return d->port || d->uploader || d->scrub || d->hydrator || d->check;
+}
+
 void disk_drop_if_idle(struct disk *d)
 {
 	/* One that could not be opened is kept for its error. */
-	if (d->task || d->volume || d->uploader || d->scrub || d->hydrator || d->port ||
-	    d->open_error.code || !list_empty(&d->waiting))
+	if (d->task || d->volume || disk_is_needed(d) || d->open_error.code ||
+	    !list_empty(&d->waiting))
 		return;
 	list_remove(&d->node);
 	mem_free(d);

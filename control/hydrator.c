@@ -165,7 +165,7 @@ static bool leave(struct task *t)
 
 	d->hydrator = NULL;
 	t->state = HYDRATOR_END;
-	if (d->volume && !d->port && !d->uploader && !d->scrub && !t->control->stopping)
+	if (d->volume && !disk_is_needed(d) && !t->control->stopping)
 		task_close(t, HYDRATOR_WAIT_CLOSE);
 	return t->state == HYDRATOR_WAIT_CLOSE;
 }

@@ -39,6 +39,7 @@ struct disk;
 struct port;
 struct uploader;
 struct scrubbing;
+struct checking;
 struct hydrator;
 struct task;
 
@@ -102,6 +103,7 @@ struct control {
 	struct list uploaders;
 	unsigned n_uploads; /* of them, not queued */
 	struct list scrubs;
+	struct list checks;
 	struct list hydrators;
 	unsigned n_hydrators; /* of them, at work */
 	struct sweeper sweeper;
@@ -138,7 +140,9 @@ struct disk {
 	struct uploader *uploader;  /* of its pending snapshots; keeps the volume open */
 	struct scrubbing *scrub;    /* under way; keeps the volume open */
 	struct hydrator *hydrator;  /* it is not copied yet; keeps the volume open */
+	struct checking *check;     /* walks it in use, and keeps it open meanwhile */
 	struct task *upload_waiter; /* is stepped when no upload runs any more */
+	struct task *scrub_waiter;  /* the same of a scrub; its `act` is how that ended */
 	bool closing;               /* the message that closes it is on its way */
 };
 
@@ -146,6 +150,8 @@ struct disk *disk_find(struct control *c, struct id id);
 struct disk *disk_find_or_make(struct control *c, struct id id); /* NULL: out of memory */
 /* Goes when nothing needs it any more. */
 void disk_drop_if_idle(struct disk *d);
+/* An attachment, or what goes on behind answers, needs the volume open. */
+bool disk_is_needed(const struct disk *d);
 /* The one on which the fewest volumes are open. */
 struct home *disk_choose_home(struct control *c);
 
@@ -187,6 +193,7 @@ struct task {
 	bool opened_twice; /* for its pins: as deleted, or not, and then the other way */
 	bool opened_here;  /* the machine opened the volume, and closes it */
 	bool replayed;     /* create: the token was known */
+	bool for_check;    /* scrub: nobody asked for it but a check */
 	uint64_t request[2];
 	uint64_t wanted_size;   /* resize */
 	uint64_t n_pending;     /* delete: snapshots of the volume */
@@ -355,6 +362,10 @@ void control_check(struct control *c, struct control_op *op);
 void control_scrub(struct control *c, struct control_op *op);
 /* Each ends soon: the daemon stops. */
 void scrubs_stop(struct control *c);
+void checks_stop(struct control *c);
+/* Steps `waiter`, which has the disk of an open volume and lets it go, when a scrub of it is over:
+ * the one that runs, or else one that begins now. False: out of memory. */
+bool scrub_join(struct task *waiter, int state);
 
 /* control.c: the op is done, with op->error. */
 void control_finish(struct control *c, struct control_op *op);

@@ -74,6 +74,43 @@ void control_scrub(struct control *c, struct control_op *op)
 		refuse(c, op);
 }
 
+/* ---- For a check ------------------------------------------------------------------- */
+
+bool scrub_join(struct task *waiter, int state)
+{
+	struct disk *d = waiter->disk;
+	struct task *t = d->scrub ? NULL : task_new(waiter->control, NULL, scrub_step);
+
+	if (!d->scrub && !t)
+		return false;
+	CHECK(!d->scrub_waiter);
+	d->scrub_waiter = waiter;
+	waiter->state = state;
+	if (t) {
+		t->for_check = true;
+		task_take(t, d->id); /* in line */
+	}
+	task_release(waiter);
+	return true;
+}
+
+/* A scrub is over, or one for a check could not begin. */
+static void tell_waiter(struct task *t)
+{
+	const struct scrubbing *s = t->private;
+	struct task *waiter = t->disk->scrub_waiter;
+
+	if (!waiter || t->disk->scrub || (!s && !t->for_check))
+		return;
+	t->disk->scrub_waiter = NULL;
+	waiter->act = (struct err){0};
+	if (s)
+		waiter->act = s->result;
+	else
+		err_set(&waiter->act, t->error.err, "%s", t->error.text);
+	waiter->step(waiter);
+}
+
 /* ---- Stopping ---------------------------------------------------------------------- */
 
 static void stop_on_return(struct io_msg *msg)
@@ -121,7 +158,7 @@ static enum scrub_state judge(struct task *t)
 	char id[ID_TEXT_MAX];
 
 	id_format(t->volume.id, CATALOG_VOLUME_PREFIX, id);
-	if (t->op->kind == CONTROL_SCRUB_STOP) {
+	if (t->op && t->op->kind == CONTROL_SCRUB_STOP) {
 		if (d->scrub)
 			stop_one(d->scrub);
 		else
@@ -149,10 +186,12 @@ static bool start(struct task *t)
 {
 	struct scrubbing *s = mem_alloc(sizeof(*s));
 	struct disk *d = t->disk;
-	uint64_t rate = t->op->scrub.rate;
+	uint64_t rate = t->op ? t->op->scrub.rate : 0;
 
-	if (!s) {
-		control_fail(&t->error, "InternalError", -ENOMEM, "out of memory");
+	if (!s || t->control->stopping) {
+		control_fail(&t->error, s ? "Unavailable" : "InternalError",
+			     s ? -ESHUTDOWN : -ENOMEM, s ? "volumed is stopping" : "out of memory");
+		mem_free(s);
 		return false;
 	}
 	s->task = t;
@@ -187,7 +226,7 @@ static bool close_maybe(struct task *t)
 	struct disk *d = t->disk;
 
 	t->state = SCRUB_END;
-	if (d->volume && !d->port && !d->uploader && !d->hydrator && !t->control->stopping)
+	if (d->volume && !disk_is_needed(d) && !t->control->stopping)
 		task_close(t, SCRUB_WAIT_CLOSE);
 	return t->state == SCRUB_WAIT_CLOSE;
 }
@@ -247,6 +286,7 @@ static void scrub_step(struct task *t)
 			t->state = SCRUB_END;
 			continue;
 		case SCRUB_END:
+			tell_waiter(t);
 			mem_free(t->private);
 			task_end(t);
 			return;

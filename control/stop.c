@@ -48,6 +48,7 @@ void control_stop(struct control *control, struct control_stop *stop)
 	control->n_tasks++; /* none of them is the last while others are being stopped */
 	uploaders_stop(control);
 	scrubs_stop(control);
+	checks_stop(control);
 	hydrators_stop(control);
 	sweeper_stop(control);
 	control->n_tasks--;

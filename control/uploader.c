@@ -530,7 +530,7 @@ static bool step_last(struct uploader *u)
 	case UP_CLOSE:
 		t->state = UP_END;
 		if (t->disk->volume && !t->disk->port && !t->disk->scrub && !t->disk->hydrator &&
-		    !c->stopping)
+		    !t->disk->check && !c->stopping)
 			task_close(t, UP_WAIT_CLOSE);
 		return t->state == UP_WAIT_CLOSE;
 	default:

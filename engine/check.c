@@ -3,12 +3,7 @@
  * The full walk (E8, E4): every leaf is loaded, what leaves and overlays refer to is counted for
  * each segment and held against the counters, and every stored block is read and held against its
  * checksum; then what the pins refer to (check_pins.c). Nobody writes to the volume meanwhile, and
- * no idle checkpoint starts.
- *
- * Of a volume in use (op->in_use) only the counters are compared: what the log changes goes to the
- * overlay, so that while checkpoints are held the leaves' counters stand still under the walk. The
- * overlay's own are counted in one turn. It gives up when somebody needs a checkpoint, or takes
- * too long.
+ * no checkpoint starts. A volume in use is walked by check_in_use.c.
  */
 #include "base/check.h"
 #include "base/util.h"
@@ -23,7 +18,6 @@
 #define WALK_BLOCKS     64
 #define WALK_READS      16 /* in flight */
 #define CHECKPOINT_REST (10 * NSEC_PER_MSEC)
-#define IN_USE_MAX      (5 * NSEC_PER_SEC)
 
 struct walk;
 
@@ -43,8 +37,7 @@ struct walk {
 	struct volume_op *op;
 	struct leaf_wait wait;
 	struct io_op turn;
-	bool counting; /* the first pass: leaves; the second: blocks */
-	uint64_t began;
+	bool counting;      /* the first pass: leaves; the second: blocks */
 	bool asleep;        /* a leaf or an index page is being loaded */
 	bool index_counted; /* the page that begins at lba */
 	uint64_t lba;       /* the next block to look at */
@@ -60,20 +53,23 @@ struct walk {
 static void walk_step(struct walk *w);
 static void walk_end(struct walk *w);
 
-static void say(struct walk *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-static void say(struct walk *w, const char *format, ...)
+void check_say(struct volume_op *op, const char *format, ...)
 {
 	char text[200];
 	va_list args;
 
-	w->op->n_wrong++;
-	if (!w->op->say)
+	op->n_wrong++;
+	if (!op->say)
 		return;
 	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
-	w->op->say(w->op->arg, text);
+	op->say(op->arg, text);
+}
+
+bool check_is_stopped(const struct volume_op *op)
+{
+	return __atomic_load_n(&op->stop, __ATOMIC_RELAXED);
 }
 
 /* ---- Counting -----------------------------------------------------------------------------------
@@ -84,7 +80,8 @@ static void count(struct walk *w, uint64_t *counters, uint64_t id, uint64_t byte
 	struct segment *seg = segments_find(w->volume, id);
 
 	if (!seg || seg->slot >= w->n_slots)
-		say(w, "%s refers to segment %" PRIu64 ", which is not the volume's", what, id);
+		check_say(w->op, "%s refers to segment %" PRIu64 ", which is not the volume's",
+			  what, id);
 	else
 		counters[seg->slot] += bytes;
 }
@@ -130,10 +127,10 @@ static void compare(struct walk *w, const uint64_t *counted, bool active)
 		uint32_t live = active ? seg->live_active : seg->live;
 
 		if (seg->state != SEGMENT_EMPTY && live != counted[slot])
-			say(w,
-			    "segment %" PRIu64 ": %" PRIu32 " bytes are counted as live%s, %" PRIu64
-			    " are",
-			    seg->id, live, active ? " in the overlay" : "", counted[slot]);
+			check_say(w->op,
+				  "segment %" PRIu64 ": %" PRIu32
+				  " bytes are counted as live%s, %" PRIu64 " are",
+				  seg->id, live, active ? " in the overlay" : "", counted[slot]);
 	}
 }
 
@@ -167,9 +164,9 @@ static void on_leaf(struct leaf_wait *wait, int error)
 	if (error && map_index(&w->volume->map, w->lba / LEAF_BLOCKS / INDEX_LEAVES, &index) < 0)
 		n = LEAF_BLOCKS * INDEX_LEAVES;
 	if (error && w->counting)
-		say(w, "the map %s of blocks %" PRIu64 " to %" PRIu64 " can't be read",
-		    n == LEAF_BLOCKS ? "leaf" : "index page", round_down(w->lba, n),
-		    round_down(w->lba, n) + n - 1);
+		check_say(w->op, "the map %s of blocks %" PRIu64 " to %" PRIu64 " can't be read",
+			  n == LEAF_BLOCKS ? "leaf" : "index page", round_down(w->lba, n),
+			  round_down(w->lba, n) + n - 1);
 	if (error) {
 		w->lba = round_down(w->lba, n) + n;
 		w->index_counted = false;
@@ -189,12 +186,14 @@ static void on_blocks(struct store_io *io)
 	w->n_reads--;
 	for (uint32_t i = 0; i < r->blocks; i++) {
 		if (io->result < 0)
-			say(w, "block %" PRIu64 " can't be read: %s", r->lba + i,
-			    strerror((int)-io->result));
+			check_say(w->op, "block %" PRIu64 " can't be read: %s", r->lba + i,
+				  strerror((int)-io->result));
 		else if (block_sum(w->volume->id, r->lba + i, r->buf + (size_t)i * BLOCK_SIZE) !=
 			 r->sums[i])
-			say(w, "block %" PRIu64 " is not what was written: its checksum is wrong",
-			    r->lba + i);
+			check_say(w->op,
+				  "block %" PRIu64
+				  " is not what was written: its checksum is wrong",
+				  r->lba + i);
 	}
 	if (!w->asleep)
 		walk_step(w);
@@ -221,7 +220,8 @@ static void walk_read(struct walk *w)
 	r->blocks = n;
 	w->lba += n;
 	if (!r->segment) {
-		say(w, "block %" PRIu64 " is in a segment that is not the volume's", r->lba);
+		check_say(w->op, "block %" PRIu64 " is in a segment that is not the volume's",
+			  r->lba);
 		return;
 	}
 	r->segment->users++;
@@ -239,25 +239,16 @@ static void walk_load(struct walk *w)
 	leaf_load(w->volume, w->lba / LEAF_BLOCKS, &w->wait);
 }
 
-/* A checkpoint is needed, or will be before the walk is over. */
-static bool is_in_the_way(const struct walk *w)
-{
-	const struct volume *v = w->volume;
-
-	return w->op->in_use && (v->closing || v->failed || !list_empty(&v->checkpoint_waiters) ||
-				 !list_empty(&v->cuts) || !list_empty(&v->no_overlay) ||
-				 checkpoint_is_due(v) || io_now(v->loop) - w->began > IN_USE_MAX);
-}
-
 static void give_up(struct walk *w)
 {
 	char text[ID_TEXT_MAX];
 
-	err_set(&w->op->err, -EAGAIN, "volume %s is too busy to be walked now",
+	err_set(&w->op->err, -ECANCELED, "volume %s: its check was stopped",
 		id_format(w->volume->id, "vol", text));
+	if (w->counting)
+		checkpoint_release(w->volume);
 	w->counting = false;
-	w->lba = w->end = 0;
-	checkpoint_release(w->volume);
+	w->lba = w->end;
 }
 
 /* False: asleep. */
@@ -269,10 +260,6 @@ static bool walk_counting(struct walk *w)
 		uint64_t number = w->lba / LEAF_BLOCKS;
 		struct map_page *page = NULL;
 
-		if (is_in_the_way(w)) {
-			give_up(w);
-			return true;
-		}
 		if (number % INDEX_LEAVES == 0 && !w->index_counted) {
 			if (map_index(m, number / INDEX_LEAVES, &page) < 0) {
 				walk_load(w);
@@ -305,9 +292,11 @@ static bool walk_counting(struct walk *w)
 static void walk_step(struct walk *w)
 {
 	w->asleep = false;
+	if (check_is_stopped(w->op) && !w->op->err.code)
+		give_up(w);
 	if (w->counting && !walk_counting(w))
 		return;
-	if (w->op->counters_only || w->op->in_use)
+	if (w->op->counters_only)
 		w->lba = w->end;
 	while (w->lba < w->end && w->n_reads < WALK_READS) {
 		struct entry e;
@@ -318,7 +307,7 @@ static void walk_step(struct walk *w)
 			return;
 		}
 		if (e.state == ENTRY_BAD)
-			say(w, "block %" PRIu64 " is known to be lost", w->lba);
+			check_say(w->op, "block %" PRIu64 " is known to be lost", w->lba);
 		if (e.state == ENTRY_DATA)
 			walk_read(w);
 		else
@@ -338,7 +327,7 @@ static void walk_end(struct walk *w)
 	mem_free(w->live_active);
 	mem_free_pages(w->buf, WALK_READS * WALK_BLOCKS * BLOCK_SIZE);
 	mem_free(w);
-	if (op->counters_only || op->in_use || op->err.code)
+	if (op->counters_only || op->err.code)
 		op->done(op);
 	else
 		check_pins(op);
@@ -368,7 +357,6 @@ static void walk_begin(struct io_op *turn)
 		w->reads[i].walk = w;
 		w->reads[i].buf = w->buf + (size_t)i * WALK_BLOCKS * BLOCK_SIZE;
 	}
-	w->began = io_now(v->loop);
 	count_map(w);
 	count_overlay(w, &v->active, w->live_active);
 	list_for_each (&v->cuts, node)
@@ -382,13 +370,18 @@ static void walk_begin(struct io_op *turn)
 
 void volume_check(struct volume_op *op)
 {
-	struct walk *w = mem_alloc(sizeof(*w));
+	struct walk *w;
 
+	op->err.code = 0;
+	op->n_wrong = 0;
+	if (op->in_use) {
+		check_in_use(op);
+		return;
+	}
+	w = mem_alloc(sizeof(*w));
 	CHECK(w);
 	w->volume = op->volume;
 	w->op = op;
-	op->err.code = 0;
-	op->n_wrong = 0;
 	op->volume->n_walks++;
 	w->turn.done = walk_begin;
 	io_defer(op->volume->loop, &w->turn, 0);

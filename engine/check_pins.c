@@ -49,6 +49,13 @@ static void on_req(struct volume_view_req *req)
 {
 	struct pins *p = container_of(req, struct pins, req);
 
+	if (check_is_stopped(p->op)) {
+		err_set(&p->op->err, -ECANCELED, "its check was stopped");
+		volume_view_close(req->view);
+		p->at = p->n;
+		pins_next(p);
+		return;
+	}
 	if (p->reading) {
 		read_done(p);
 	} else if (req->error == -ENOENT) {

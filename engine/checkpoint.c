@@ -49,11 +49,6 @@ static bool is_full(const struct volume *v, uint64_t times)
 	       v->log_bytes > config->checkpoint_log * times;
 }
 
-bool checkpoint_is_due(const struct volume *v)
-{
-	return is_full(v, 1);
-}
-
 bool checkpoint_must_wait(const struct volume *v)
 {
 	return (v->checkpoint || v->holds > 0 || !list_empty(&v->checkpoint_queue)) &&

@@ -77,8 +77,9 @@ static bool engine_pools(struct engine *e)
 	e->blobs = pool_new(BLOB_BUFFER, e->config.map_loads);
 	e->map_cache = map_cache_new(e->config.map_memory / 2);
 	e->scratch = mem_alloc(sizeof(*e->scratch));
+	e->gap = mem_alloc_pages(READ_GAP_MAX);
 	return confirm_new(e) == 0 && e->ops && e->records && e->read_ios && e->blocks &&
-	       e->loads && e->blobs && e->map_cache && e->scratch;
+	       e->loads && e->blobs && e->map_cache && e->scratch && e->gap;
 }
 
 int engine_new(struct io_loop *loop, struct store *store, const struct engine_config *config,
@@ -132,6 +133,7 @@ void engine_free(struct engine *e)
 	pool_free(e->blobs);
 	map_cache_free(e->map_cache);
 	mem_free(e->scratch);
+	mem_free_pages(e->gap, READ_GAP_MAX);
 	mem_free(e);
 }
 

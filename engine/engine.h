@@ -143,8 +143,9 @@ struct volume_op {
 	void *arg;
 	uint64_t n_wrong;
 	bool counters_only; /* check: do not read the stored blocks */
-	bool in_use;   /* check: others write meanwhile; counters only. -EAGAIN: it was too busy */
-	uint64_t rate; /* scrub: bytes read a second; 0: the default */
+	bool in_use;        /* check: I/O goes on meanwhile; see there */
+	bool stop;     /* check: set by any thread, atomically: it ends soon, with -ECANCELED */
+	uint64_t rate; /* scrub, check in use: bytes read a second; 0: the default */
 
 	/* Snapshots and views, below. */
 	struct id snapshot; /* snapshot, unpin, view_open: its id. create: the base; all 0: none */
@@ -195,7 +196,11 @@ void volume_delete(struct volume_op *op);
 #define VOLUME_DELETE_BATCH                                                                        \
 	512 /* segments; a call takes milliseconds, and stopping waits for one */
 /* Walks everything: counters against maps, and with `say` every stored block against its checksum.
- */
+ * Nobody uses the volume meanwhile, unless it is op->in_use: then it is checkpointed, and the map
+ * of that checkpoint is walked, at most op->rate bytes a second, and held against the counters in
+ * memory and on disk as of then; blocks are left to volume_scrub. -EAGAIN: it was given up, since
+ * the space that it keeps from being reused was needed; -EBUSY: another one is under way;
+ * -ESHUTDOWN: the volume was closed. */
 void volume_check(struct volume_op *op);
 /* Reads everything that lives in the volume from disk, its map too, and holds it against its
  * checksums, behind I/O. op->n_wrong: how many bad places it found, each told as a read would

@@ -244,14 +244,18 @@ static int read_base(struct op *op)
 	return 0;
 }
 
-/* How many blocks from op->next on are whole, and lie one after the other in the store; their sums.
- */
+/* Reading what lies between two blocks is cheaper than a second read, up to about here. */
+#define READ_GAP_SECTORS (READ_GAP_MAX / BLOCK_SECTOR)
+#define BLOCK_SECTORS    (BLOCK_SIZE / BLOCK_SECTOR)
+
+/* How many blocks from op->next on are whole, and lie near each other in the store, in order; their
+ * runs and sums. */
 static uint32_t read_gather(struct op *op, struct read_io *io, const struct entry *e)
 {
 	uint32_t most = fair_blocks(op->volume, READ_IO_BLOCKS);
+	uint64_t end = e->offset + BLOCK_SECTORS;
 	uint32_t n = 1;
 
-	io->sums[0] = e->sum;
 	while (n < most && op->next + n < op->end) {
 		struct entry more;
 		uint32_t from;
@@ -260,12 +264,56 @@ static uint32_t read_gather(struct op *op, struct read_io *io, const struct entr
 		read_target(op, op->next + n, &from, &len);
 		if (len != BLOCK_SIZE || map_get(op->volume, op->next + n, &more) < 0)
 			break;
-		if (more.state != ENTRY_DATA || more.segment != e->segment ||
-		    more.offset != e->offset + n * (BLOCK_SIZE / BLOCK_SECTOR))
+		if (more.state != ENTRY_DATA || more.segment != e->segment || more.offset < end ||
+		    more.offset > end + READ_GAP_SECTORS || !place_is_ours(op->volume, &more))
 			break;
+		if (more.offset != end) {
+			if (io->n_runs == READ_IO_RUNS)
+				break;
+			io->runs[io->n_runs++] =
+			    (struct read_run){.first = n, .offset = more.offset};
+		}
 		io->sums[n++] = more.sum;
+		end = more.offset + BLOCK_SECTORS;
 	}
 	return n;
+}
+
+static uint32_t run_blocks(const struct read_io *io, uint32_t run)
+{
+	uint32_t end = run + 1 < io->n_runs ? io->runs[run + 1].first : io->blocks;
+
+	return end - io->runs[run].first;
+}
+
+static void read_send(struct volume *v, struct read_io *io)
+{
+	uint64_t segment = io->segment->id;
+	uint32_t at = io->runs[0].offset;
+	int n = 0;
+
+	io->io.done = read_on_io;
+	if (io->n_runs == 1) {
+		store_read(v->store, v->loop, &io->io, segment, at * BLOCK_SECTOR, io->buf,
+			   io->blocks * BLOCK_SIZE);
+		return;
+	}
+	for (uint32_t r = 0; r < io->n_runs; r++) {
+		const struct read_run *run = &io->runs[r];
+
+		if (run->offset != at)
+			io->iov[n++] = (struct iovec){
+			    .iov_base = v->engine->gap,
+			    .iov_len = (size_t)(run->offset - at) * BLOCK_SECTOR,
+			};
+		io->iov[n++] = (struct iovec){
+		    .iov_base = io->buf + (size_t)run->first * BLOCK_SIZE,
+		    .iov_len = (size_t)run_blocks(io, r) * BLOCK_SIZE,
+		};
+		at = run->offset + run_blocks(io, r) * BLOCK_SECTORS;
+	}
+	store_readv(v->store, v->loop, &io->io, segment, io->runs[0].offset * BLOCK_SECTOR, io->iov,
+		    n);
 }
 
 static void read_data(struct op *op, struct read_io *io, const struct entry *e)
@@ -280,15 +328,17 @@ static void read_data(struct op *op, struct read_io *io, const struct entry *e)
 	io->bounce = NULL;
 	io->blocks = 1;
 	io->buf = to;
+	io->runs[0] = (struct read_run){.first = 0, .offset = e->offset};
+	io->n_runs = 1;
+	io->sums[0] = e->sum;
+	io->alone = false;
+	io->error = 0;
 	if (len != BLOCK_SIZE) {
-		io->sums[0] = e->sum;
 		io->bounce = io->buf = block_get(v->engine);
 		io->copy_from = from;
 		io->copy_len = len;
 		io->copy_to = to;
-	} else if (op_is_edges(op)) {
-		io->sums[0] = e->sum;
-	} else {
+	} else if (!op_is_edges(op)) {
 		io->blocks = read_gather(op, io, e);
 	}
 	io->segment = segments_find(v, e->segment);
@@ -297,9 +347,7 @@ static void read_data(struct op *op, struct read_io *io, const struct entry *e)
 	fair_read_started(v, io->blocks);
 	op->parts++;
 	op->next = next_block(op, op->next, io->blocks);
-	io->io.done = read_on_io;
-	store_read(v->store, v->loop, &io->io, e->segment, e->offset * BLOCK_SECTOR, io->buf,
-		   io->blocks * BLOCK_SIZE);
+	read_send(v, io);
 }
 
 /* What was read is what a read would find now. */
@@ -311,28 +359,63 @@ static bool is_still_there(struct volume *v, const struct read_io *io, uint32_t 
 	       now.segment == io->segment->id && now.sum == io->sums[i];
 }
 
-static int read_verify(struct volume *v, struct read_io *io)
+/* Blocks [from, to) came, or not. */
+static void read_took(struct volume *v, struct read_io *io, uint32_t from, uint32_t to)
 {
-	if (io->io.result < 0 && io->blocks > 1) {
-		bad_some(v, io->lba, "the store can't read it, or one that follows it");
-		return -EIO;
-	}
 	if (io->io.result < 0) {
-		volume_bad_block(v, io->lba, "the store can't read it");
-		return -EIO;
+		volume_bad_block(v, io->lba + from, "the store can't read it");
+		io->error = -EIO;
+		io->n_errors++;
+		return;
 	}
-	for (uint32_t i = 0; i < io->blocks; i++) {
-		uint8_t *block = io->buf + (size_t)i * BLOCK_SIZE;
+	for (uint32_t i = from; i < to; i++) {
+		const uint8_t *block = io->buf + (size_t)i * BLOCK_SIZE;
 
-		if (block_sum(v->id, io->lba + i, block) == io->sums[i])
-			continue;
-		volume_bad_block(v, io->lba + i, "its checksum is wrong");
-		return -EIO;
-	}
-	for (uint32_t i = 0; i < io->blocks && v->bad.n > 0; i++)
-		if (is_still_there(v, io, i))
+		if (block_sum(v->id, io->lba + i, block) != io->sums[i]) {
+			volume_bad_block(v, io->lba + i, "its checksum is wrong");
+			io->error = -EIO;
+		} else if (v->bad.n > 0 && is_still_there(v, io, i)) {
 			bad_good(v, io->lba + i, 1);
-	return 0;
+		}
+	}
+}
+
+static void read_send_alone(struct volume *v, struct read_io *io)
+{
+	uint32_t i = io->alone_next;
+	uint32_t r = io->n_runs - 1;
+
+	while (io->runs[r].first > i)
+		r--;
+	store_read(v->store, v->loop, &io->io, io->segment->id,
+		   (io->runs[r].offset + (i - io->runs[r].first) * BLOCK_SECTORS) * BLOCK_SECTOR,
+		   io->buf + (size_t)i * BLOCK_SIZE, BLOCK_SIZE);
+}
+
+/* Of blocks that could not be read at once, some may be good, or all: what is bad may lie between
+ * them. So each is read alone. A disk may take long to find out that it can't read: after so many
+ * errors the rest is not tried. */
+#define READ_ALONE_ERRORS 4
+
+/* True: a block is read alone now, the answer comes later. */
+static bool read_alone(struct volume *v, struct read_io *io)
+{
+	if (!io->alone) {
+		io->alone = true;
+		io->alone_next = 0;
+		io->n_errors = 0;
+		read_send_alone(v, io);
+		return true;
+	}
+	read_took(v, io, io->alone_next, io->alone_next + 1);
+	if (++io->alone_next == io->blocks)
+		return false;
+	if (io->n_errors == READ_ALONE_ERRORS) {
+		bad_some(v, io->lba + io->alone_next, "the store can't read those before it");
+		return false;
+	}
+	read_send_alone(v, io);
+	return true;
 }
 
 static void read_on_io(struct store_io *store_io)
@@ -340,14 +423,19 @@ static void read_on_io(struct store_io *store_io)
 	struct read_io *io = container_of(store_io, struct read_io, io);
 	struct op *op = io->op;
 	struct volume *v = op->volume;
-	int r = read_verify(v, io);
 
+	if (io->alone || (io->io.result < 0 && io->blocks > 1)) {
+		if (read_alone(v, io))
+			return;
+	} else {
+		read_took(v, io, 0, io->blocks);
+	}
 	io->segment->users--;
 	fair_read_ended(v, io->blocks);
-	if (r < 0 && !op->error)
-		op->error = r;
+	if (io->error && !op->error)
+		op->error = io->error;
 	if (io->bounce) {
-		if (r == 0)
+		if (!io->error)
 			memcpy(io->copy_to, io->bounce + io->copy_from, io->copy_len);
 		block_put(v->engine, io->bounce);
 	}

@@ -5,8 +5,8 @@
  *
  * The reuse rule. A segment is freed when the newest checkpoint, which both copies of the
  * superblock name, refers to nothing in it; when the log in it is older, so that no replay needs
- * it; when no pinned root can refer to it; when nothing reads it; and when its own records agree
- * (confirm.c). `dead_at` is the first checkpoint that refers to nothing.
+ * it; when no root that is pinned, or being checked, can refer to it; when nothing reads it; and
+ * when its own records agree (confirm.c). `dead_at` is the first checkpoint that refers to nothing.
  */
 #include "base/check.h"
 #include "base/util.h"
@@ -365,7 +365,7 @@ static void lend_done(struct store_ctl *ctl)
 		s->retry.done = lend_on_retry;
 		io_timer(v->loop, &s->retry, LEND_RETRY);
 	}
-	/* Another stream may be lent what this one is not. From here on `ctl` may be the store's. */
+	/* Another stream may be lent what this one is not. From here on `ctl` may be in use. */
 	segments_want_any(v);
 	checkpoint_space_kick(v);
 	if (full)
@@ -442,15 +442,17 @@ void segments_freeze(struct volume *v)
 /* ---- Freeing ------------------------------------------------------------------------------------
  */
 
+static bool pin_holds(const struct segment *seg, uint64_t pin)
+{
+	return pin != 0 && seg->lent_at < pin && seg->dead_at > pin;
+}
+
 static bool pin_needs(const struct volume *v, const struct segment *seg)
 {
-	for (int i = 0; i < SUPERBLOCK_PINS; i++) {
-		uint64_t pin = v->sb.pins[i].checkpoint;
-
-		if (pin != 0 && seg->lent_at < pin && seg->dead_at > pin)
+	for (int i = 0; i < SUPERBLOCK_PINS; i++)
+		if (pin_holds(seg, v->sb.pins[i].checkpoint))
 			return true;
-	}
-	return false;
+	return pin_holds(seg, v->check_pin);
 }
 
 static bool is_dead(const struct segment *seg, uint64_t sequence)

@@ -3,6 +3,8 @@
  * Views of pinned roots. A view reads the map on its own, past the leaf cache: it keeps the root,
  * one index page and one leaf. What a pinned root refers to never changes and is not freed, so that
  * nothing else is to be minded; reads are counted on the segments as all others.
+ *
+ * The same for a root that a check holds (check_in_use.c), of which it counts what it refers to.
  */
 #include "engine/volume.h"
 
@@ -20,7 +22,8 @@
 #define UNDER_WAY   0xfd
 #define NONE        UINT64_MAX
 
-enum view_want { WANT_ROOT, WANT_INDEX, WANT_LEAF };
+enum view_want { WANT_ROOT, WANT_INDEX, WANT_LEAF, WANT_USAGE };
+enum view_what { VIEW_NEXT, VIEW_READ, VIEW_USAGE };
 
 struct view_read {
 	struct volume_view *view;
@@ -36,7 +39,7 @@ struct volume_view {
 	struct superblock_pin pin;
 	struct volume_op *opening;
 	struct volume_view_req *req; /* under way */
-	bool is_read;
+	enum view_what what;
 	struct io_op turn;
 
 	/* A blob on its way in. */
@@ -171,6 +174,26 @@ static int take_leaf(struct volume_view *view, const uint8_t *bytes)
 	return 0;
 }
 
+static int take_usage(struct volume_view *view, const uint8_t *bytes)
+{
+	const struct blob_ref *ref = &view->want_ref;
+
+	return usage_decode(bytes, ref->length, view->volume->id, (uint32_t)view->want_number,
+			    ref->sum, view->req->buf) < 0
+		   ? -EIO
+		   : 0;
+}
+
+static void req_end(struct volume_view *view, int error)
+{
+	struct volume_view_req *req = view->req;
+
+	req->error = error;
+	view->req = NULL;
+	view->want_error = 0;
+	req->done(req);
+}
+
 static void on_blob(struct store_io *io)
 {
 	struct volume_view *view = container_of(io, struct volume_view, io);
@@ -184,17 +207,23 @@ static void on_blob(struct store_io *io)
 		view->leaf_number = NONE;
 	if (r == 0 && view->want == WANT_ROOT)
 		r = take_root(view, bytes);
+	else if (r == 0 && view->want == WANT_USAGE)
+		r = take_usage(view, bytes);
 	else if (r == 0)
 		r = view->want == WANT_INDEX ? take_index(view, bytes) : take_leaf(view, bytes);
 	if (view->want == WANT_ROOT) {
 		open_end(view, r);
 		return;
 	}
+	if (view->want == WANT_USAGE) {
+		req_end(view, r);
+		return;
+	}
 	view->want_error = r;
 	view_step(view);
 }
 
-static void view_start(struct volume_op *op, const struct superblock_pin *pin)
+void view_start(struct volume_op *op, const struct superblock_pin *pin)
 {
 	struct volume *v = op->volume;
 	struct volume_view *view = mem_alloc(sizeof(*view));
@@ -211,7 +240,10 @@ static void view_start(struct volume_op *op, const struct superblock_pin *pin)
 	view->index_number = view->leaf_number = NONE;
 	for (int i = 0; i < READS; i++)
 		view->reads[i].view = view;
-	list_add_tail(&v->views, &view->link);
+	if (id_is_zero(pin->snapshot)) /* it is a check's: closing waits for that */
+		list_init(&view->link);
+	else
+		list_add_tail(&v->views, &view->link);
 	r = view_blob(view, WANT_ROOT, 0, &pin->root);
 	if (r < 0) {
 		view_free(view);
@@ -314,14 +346,28 @@ static int need_leaf(struct volume_view *view, uint64_t number)
 	return r < 0 ? -EIO : 1;
 }
 
-static void req_end(struct volume_view *view, int error)
+bool view_root_ref(const struct volume_view *view, uint32_t i, uint32_t *ret_number,
+		   struct blob_ref *ret_ref)
 {
-	struct volume_view_req *req = view->req;
+	if (i >= view->root_content.n_index + view->root_content.n_usage)
+		return false;
+	root_get_ref(view->root, i, ret_number, ret_ref);
+	return true;
+}
 
-	req->error = error;
-	view->req = NULL;
-	view->want_error = 0;
-	req->done(req);
+bool view_root_is_usage(const struct volume_view *view, uint32_t i)
+{
+	return i >= view->root_content.n_index;
+}
+
+const struct blob_ref *view_index(const struct volume_view *view, uint64_t number)
+{
+	return view->index_number == number ? view->index : NULL;
+}
+
+const struct leaf_content *view_leaf(const struct volume_view *view, uint64_t number)
+{
+	return view->leaf_number == number ? &view->leaf : NULL;
 }
 
 /* ---- What has changed --------------------------------------------------------------------------
@@ -586,18 +632,34 @@ static int unit_step(struct volume_view *view)
 /* ---- Requests ----------------------------------------------------------------------------------
  */
 
+/* 1: asleep; else the answer. */
+static int usage_step(struct volume_view *view)
+{
+	struct volume_view_req *req = view->req;
+	struct blob_ref ref;
+	uint32_t number;
+
+	if (req->unit >= view->root_content.n_usage)
+		return -ENOENT;
+	view_root_ref(view, view->root_content.n_index + (uint32_t)req->unit, &number, &ref);
+	req->unit = number;
+	return view_blob(view, WANT_USAGE, number, &ref) < 0 ? -EIO : 1;
+}
+
 static void view_step(struct volume_view *view)
 {
 	struct volume_view_req *req = view->req;
-	int r = view->is_read ? unit_step(view) : next_step(view);
+	int r = view->what == VIEW_READ    ? unit_step(view)
+		: view->what == VIEW_USAGE ? usage_step(view)
+					   : next_step(view);
 
 	if (r == 1)
 		return;
-	if (r == 0 && view->is_read) {
+	if (r == 0 && view->what == VIEW_READ) {
 		read_units(view);
 		return;
 	}
-	if (r < 0 && view->is_read)
+	if (r < 0 && view->what == VIEW_READ)
 		memset(req->states, VOLUME_BLOCK_BAD, sizeof(req->states));
 	req_end(view, r);
 }
@@ -607,14 +669,14 @@ static void on_turn(struct io_op *op)
 	view_step(container_of(op, struct volume_view, turn));
 }
 
-static void view_begin(struct volume_view_req *req, bool is_read)
+static void view_begin(struct volume_view_req *req, enum view_what what)
 {
 	struct volume_view *view = req->view;
 
 	CHECK(!view->req && !view->opening);
 	view->req = req;
 	view->want_error = 0;
-	view->is_read = is_read;
+	view->what = what;
 	view->base_at = 0;
 	view->turn.done = on_turn;
 	io_defer(view->volume->loop, &view->turn, 0);
@@ -622,10 +684,15 @@ static void view_begin(struct volume_view_req *req, bool is_read)
 
 void volume_view_next(struct volume_view_req *req)
 {
-	view_begin(req, false);
+	view_begin(req, VIEW_NEXT);
 }
 
 void volume_view_read(struct volume_view_req *req)
 {
-	view_begin(req, true);
+	view_begin(req, VIEW_READ);
+}
+
+void view_usage(struct volume_view_req *req)
+{
+	view_begin(req, VIEW_USAGE);
 }

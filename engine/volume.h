@@ -21,7 +21,7 @@
  *   scrub.c       reads all that lives, and tells what is bad
  *   bad.c         what is known to be bad, and the volume's health
  *   volume.c      create, close, resize
- *   check.c       the full walk
+ *   check.c       the full walk; check_in_use.c while I/O goes on, check_pins.c of pinned roots
  */
 #ifndef ENGINE_VOLUME_H
 #define ENGINE_VOLUME_H
@@ -36,9 +36,11 @@
 
 /* Of a volume: enough to keep a disk busy, few enough to let groups form. */
 #define RECORDS_IN_FLIGHT 4
-#define READ_IO_BLOCKS    64 /* one read of the store: 256 KiB */
-#define SPARES_USER       2  /* segments lent ahead, so that the log seldom waits */
-#define SPARES_USER_MAX   32 /* when it did wait */
+#define READ_IO_BLOCKS    64    /* one read of the store: 256 KiB */
+#define READ_GAP_MAX      16384 /* bytes between two blocks that are read together */
+#define READ_IO_RUNS      16    /* pieces of it that lie near each other */
+#define SPARES_USER       2     /* segments lent ahead, so that the log seldom waits */
+#define SPARES_USER_MAX   32    /* when it did wait */
 #define SPARES_MAP        1
 #define TRIM_RESERVE      (512 * 1024) /* of the head, for trims in a full store */
 #define RANGES_MAX        2048         /* large trims in an overlay before a checkpoint must come */
@@ -70,6 +72,7 @@ struct engine {
 	struct pool *blobs;    /* BLOB_BUFFER: one for each load */
 	struct list map_loads; /* under way */
 	struct map_scratch *scratch;
+	uint8_t *gap; /* READ_GAP_MAX: what lies between the blocks of a read; nobody looks at it */
 	struct list kicked;           /* volumes with something to do */
 	struct list no_record;        /* volumes that wait for a record */
 	struct list leaf_starving;    /* volumes with waits for a load, or for room in the cache */
@@ -265,6 +268,12 @@ struct op {
 };
 
 /* One read of the store on behalf of an op. */
+/* Blocks of a read that lie one after the other in the segment. */
+struct read_run {
+	uint32_t first;  /* block of the read */
+	uint32_t offset; /* in the segment, BLOCK_SECTOR */
+};
+
 struct read_io {
 	struct op *op;
 	struct store_io io;
@@ -277,6 +286,13 @@ struct read_io {
 	uint32_t copy_len;
 	uint8_t *copy_to;
 	struct volume_base_req base; /* instead of io: INHERIT */
+	struct read_run runs[READ_IO_RUNS];
+	uint32_t n_runs;
+	bool alone;          /* the whole failed: each block is read alone, */
+	uint32_t alone_next; /* this one now */
+	uint32_t n_errors;   /* of them */
+	int error;
+	struct iovec iov[2 * READ_IO_RUNS]; /* runs and the gaps between them */
 	uint32_t sums[READ_IO_BLOCKS];
 };
 
@@ -452,6 +468,8 @@ struct volume {
 	/* Integrity. */
 	struct bad_list bad;
 	struct scrub *scrub; /* under way, or NULL */
+	uint64_t check_pin;  /* number of the checkpoint whose root a check walks; 0: none */
+	bool is_checked;     /* in use, now */
 
 	struct volume_op *resize_op; /* waits for an op, or NULL */
 	struct list resize;
@@ -549,11 +567,29 @@ bool cut_overlay_get(const struct volume *v, uint64_t lba, struct entry *ret_ent
 /* op->err is set and op->done runs, on a later turn. */
 void volume_op_refuse(struct volume_op *op, int error, const char *what);
 
+/* check.c */
+void check_say(struct volume_op *op, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Whoever asked for the check wants it to end. */
+bool check_is_stopped(const struct volume_op *op);
 /* check_pins.c: the rest of volume_check; ends with op->done. */
 void check_pins(struct volume_op *op);
+/* check_in_use.c: volume_check of a volume in use. */
+void check_in_use(struct volume_op *op);
 
 /* view.c */
 bool view_is_open(const struct volume *v, struct id snapshot);
+/* As volume_view_open, of a root that is there; a snapshot of all 0: v->check_pin holds it. */
+void view_start(struct volume_op *op, const struct superblock_pin *pin);
+/* The i-th reference of the root: to index pages, then to usage pages. False: there is none. */
+bool view_root_ref(const struct volume_view *view, uint32_t i, uint32_t *ret_number,
+		   struct blob_ref *ret_ref);
+bool view_root_is_usage(const struct volume_view *view, uint32_t i);
+/* The page that was read last, if it is this one; else NULL. */
+const struct blob_ref *view_index(const struct volume_view *view, uint64_t number);
+const struct leaf_content *view_leaf(const struct volume_view *view, uint64_t number);
+/* Reads the root's usage page req->unit, which becomes its number, to req->buf, which has
+ * USAGE_SEGMENTS of struct usage_entry. -ENOENT: there are no more. */
+void view_usage(struct volume_view_req *req);
 void views_feed(struct volume *v); /* a pin may be ready, or the volume has failed */
 
 /* log.c */
@@ -703,7 +739,6 @@ void checkpoint_hold(struct volume *v);
 void checkpoint_release(struct volume *v);
 /* What kept checkpoints from beginning is over. */
 void checkpoint_resume(struct volume *v);
-bool checkpoint_is_due(const struct volume *v);    /* by what was changed since the last */
 bool checkpoint_must_wait(const struct volume *v); /* writes wait: the overlay is too far ahead */
 /* Makes sure that publishing what is in flight, and one more record, can't fail, within the memory
  * that the overlays of a loop may take, or beyond it if it `must`. False: that must wait for a

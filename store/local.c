@@ -74,6 +74,7 @@ const struct store_ops local_ops = {
     .name = "local",
     .append = local_append,
     .read = local_read,
+    .readv = local_readv,
     .sync = local_sync,
     .lend = local_lend,
     .free = local_free,

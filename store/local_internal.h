@@ -378,6 +378,8 @@ void local_append(struct store *store, struct io_loop *loop, struct store_io *io
 		  uint32_t offset, struct iovec *iov, int n);
 void local_read(struct store *store, struct io_loop *loop, struct store_io *io, uint64_t segment,
 		uint32_t offset, void *buf, uint32_t len);
+void local_readv(struct store *store, struct io_loop *loop, struct store_io *io, uint64_t segment,
+		 uint32_t offset, struct iovec *iov, int n);
 void local_sync(struct store *store, struct io_loop *loop, struct store_io *io);
 
 /* local_table.c */

@@ -38,14 +38,21 @@ static uint64_t segment_offset(struct local *l, uint64_t segment, uint32_t offse
 	return format_segment_offset(l->store.info.segment_size, segment) + offset;
 }
 
-void local_append(struct store *store, struct io_loop *loop, struct store_io *io, uint64_t segment,
-		  uint32_t offset, struct iovec *iov, int n)
+static uint64_t iov_length(const struct iovec *iov, int n)
 {
-	struct local *l = local_of(store);
 	uint64_t len = 0;
 
 	for (int i = 0; i < n; i++)
 		len += iov[i].iov_len;
+	return len;
+}
+
+void local_append(struct store *store, struct io_loop *loop, struct store_io *io, uint64_t segment,
+		  uint32_t offset, struct iovec *iov, int n)
+{
+	struct local *l = local_of(store);
+	uint64_t len = iov_length(iov, n);
+
 	io->store = store;
 	io->op.done = io_on_done;
 	if (l->read_only)
@@ -64,6 +71,17 @@ void local_read(struct store *store, struct io_loop *loop, struct store_io *io, 
 	io->store = store;
 	io->op.done = io_on_done;
 	io_read(loop, &io->op, l->file, buf, len, segment_offset(l, segment, offset, len));
+}
+
+void local_readv(struct store *store, struct io_loop *loop, struct store_io *io, uint64_t segment,
+		 uint32_t offset, struct iovec *iov, int n)
+{
+	struct local *l = local_of(store);
+
+	io->store = store;
+	io->op.done = io_on_done;
+	io_readv(loop, &io->op, l->file, iov, n,
+		 segment_offset(l, segment, offset, iov_length(iov, n)));
 }
 
 static void io_on_done(struct io_op *op)

@@ -112,6 +112,8 @@ struct store_ops {
 		       uint64_t segment, uint32_t offset, struct iovec *iov, int n);
 	void (*read)(struct store *store, struct io_loop *loop, struct store_io *io,
 		     uint64_t segment, uint32_t offset, void *buf, uint32_t len);
+	void (*readv)(struct store *store, struct io_loop *loop, struct store_io *io,
+		      uint64_t segment, uint32_t offset, struct iovec *iov, int n);
 	/* All appends that completed before this call are durable when it completes with 0. Calls
 	 * that come while one runs share the next. */
 	void (*sync)(struct store *store, struct io_loop *loop, struct store_io *io);
@@ -149,6 +151,12 @@ static inline void store_read(struct store *s, struct io_loop *loop, struct stor
 			      uint64_t segment, uint32_t offset, void *buf, uint32_t len)
 {
 	s->ops->read(s, loop, io, segment, offset, buf, len);
+}
+
+static inline void store_readv(struct store *s, struct io_loop *loop, struct store_io *io,
+			       uint64_t segment, uint32_t offset, struct iovec *iov, int n)
+{
+	s->ops->readv(s, loop, io, segment, offset, iov, n);
 }
 
 static inline void store_sync(struct store *s, struct io_loop *loop, struct store_io *io)

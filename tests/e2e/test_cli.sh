@@ -149,8 +149,8 @@ answers "it is gone" 4 "no volume has the name 'db'" volume show db
 answers "its id, too" 4 "$db" volume show "$db"
 answers "the events tell it all" 0 "deleteVolume +$db +volumectl, user" events
 answers "the events of one volume" 0 "createVolume" events "$(ctl volume list -q | head -n 1)"
-answers "check" 0 "^clean: " check
-answers "check --deep" 0 "^clean: " check --deep
+answers "check" 0 "^clean: .*, 1 of them in use, 0 things wrong" check
+answers "check --deep" 0 "^clean: .*, 1 of them in use, 0 things wrong" check --deep
 expect "check --quiet says nothing" "" "$(ctl check --quiet)"
 
 # ---- Errors, and their exit statuses ----

@@ -74,6 +74,7 @@ static void answer(struct control_op *op)
 	} else if (op->kind == CONTROL_CHECK) {
 		op->result.checked = arena_alloc(&op->memory, sizeof(*op->result.checked));
 		op->result.checked->n_volumes = 4;
+		op->result.checked->n_in_use = 2;
 	} else if (op->kind == CONTROL_VOLUME_SHOW || op->kind == CONTROL_VOLUME_CREATE) {
 		op->result.volumes = arena_alloc(&op->memory, sizeof(*op->result.volumes));
 		op->result.volumes->id = "vol-1";
@@ -601,6 +602,7 @@ static void server_check(void **state)
 	} while (strcmp(member(&a, "state"), "running") == 0);
 	assert_string_equal(member(&a, "state"), "done");
 	assert_int_equal(json_integer_value(json_object_get(a.json, "volumes")), 4);
+	assert_int_equal(json_integer_value(json_object_get(a.json, "in_use")), 2);
 	close_answer(&a);
 	expect("POST /v1/check", "", 202, "");
 }
