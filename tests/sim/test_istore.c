@@ -148,7 +148,7 @@ static void one_run(uint64_t seed)
 
 static void lives_keep_promises(void **state)
 {
-	struct seeds seeds = seeds_to_run(60);
+	struct seeds seeds = seeds_to_run(25);
 
 	(void)state;
 	for (uint64_t seed = seeds.first; seed <= seeds.last; seed++)
