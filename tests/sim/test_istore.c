@@ -518,20 +518,21 @@ static void ended_disks_are_discarded(void **state)
 	set_up_secret(&x);
 	assert_true(istore_rig_end(r, ISTORE_DELETE, A, 0));
 	assert_true(istore_rig_create(r, B, 0, 12 * MiB));
-	assert_true(istore_rig_create(r, B, 1, 4 * MiB));
+	assert_true(istore_rig_create(r, B, 1, 4 * MiB)); /* all that is not clean */
+	memset(x.buf, 7, MiB);
+	dev = istore_rig_dev(r, B, 1);
+	assert_true(istore_rig_io(r, dev, BLOCK_WRITE, 0, 512 * KiB, MiB, x.buf));
 	istore_rig_reboot(r, RIG_KILL);
 	r->config.discard_rate = 0;
 	assert_true(istore_rig_open(r));
 	istore_stats(r->store, &stats);
 	assert_int_equal(stats.to_discard, 4 * MiB);
-	dev = istore_rig_dev(r, B, 0);
-	memset(x.buf, 7, MiB);
-	assert_true(istore_rig_io(r, dev, BLOCK_WRITE, 0, 0, MiB, x.buf));
 	sim_run_until(r->sim, NULL, NULL, RIG_STEPS);
 	istore_stats(r->store, &stats);
 	assert_int_equal(stats.to_discard, 0);
 	memset(x.buf, 0, MiB);
-	assert_true(istore_rig_io(r, dev, BLOCK_READ, 0, 0, MiB, x.buf));
+	dev = istore_rig_dev(r, B, 1);
+	assert_true(istore_rig_io(r, dev, BLOCK_READ, 0, 512 * KiB, MiB, x.buf));
 	for (uint64_t i = 0; i < MiB; i++)
 		assert_int_equal(x.buf[i], 7);
 	istore_rig_close(r);
