@@ -8,6 +8,13 @@
 #include <errno.h>
 #include <string.h>
 
+/* A life that ends leaves behind what GnuTLS holds of its own: it is no memory of the machine's. */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void)
+{
+	return "leak:libgnutls";
+}
+
 /* ---- The keep ------------------------------------------------------------------------ */
 
 struct sim_item {
