@@ -135,7 +135,7 @@ check-sanitizers: ## What pays under sanitizers: parsers, protocol, few seeds; t
 		'tests/nbd/check build/asan/tests/nbd_ram'
 	@VOLUMED=build/tsan/bin/volumed KILL_ROUNDS=2 scripts/check.sh $(TSAN_BINS) \
 		'tests/nbd/check build/tsan/tests/nbd_ram' $(addprefix tests/e2e/test_,stop.py kill.py \
-		activation.py cli_http.sh)
+		activation.py cli_http.sh instance_store.py)
 
 check-asan: ## The tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) --no-print-directory MODE=asan check

@@ -72,7 +72,8 @@ class Store:
         self.process.send_signal(number)
         status = self.process.wait(timeout=60)
         self.process = None
-        return status
+        expect(status == (0 if number == signal.SIGTERM else -number),
+               f"signal {number} ended it with status {status}")
 
     def restart(self, number=signal.SIGTERM):
         self.end(number)
