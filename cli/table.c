@@ -52,8 +52,8 @@ const struct cli_option cli_options[OPT_COUNT] = {
 		"make it available only when all of the snapshot is copied"},
 	[OPT_DESCRIPTION] = {"description", "TEXT", "what it is for, at most 255 bytes"},
 	[OPT_WAIT_COMPLETED] = {"wait-completed", NULL,
-		"wait until it is done (of a snapshot: in the repository; of a volume: copied), and "
-		"show how far it is"},
+		"wait until it is done (a snapshot: in the repository; a volume: copied), and show "
+		"how far it is"},
 	[OPT_RATE] = {"rate", "SIZE",
 		"bytes a second that it reads, as 100MiB (default: 64MiB)"},
 	[OPT_STOP] = {"stop", NULL, "stop the one that is under way"},
