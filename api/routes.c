@@ -32,6 +32,13 @@ static const struct api_field snapshot_body[] = {
     {.name = NULL},
 };
 
+static const struct api_field group_body[] = {
+    {"exclude_boot", ARGUMENT(snapshot_create.exclude_boot), FIELD_SWITCH, false},
+    {"description", ARGUMENT(snapshot_create.description), FIELD_TEXT, false},
+    {"tags", ARGUMENT(snapshot_create.tags), FIELD_TAGS, false},
+    {.name = NULL},
+};
+
 static const struct api_field scrub_body[] = {
     {"rate", ARGUMENT(scrub.rate), FIELD_SIZE, false},
     {.name = NULL},
@@ -259,6 +266,16 @@ const struct route routes[] = {
 	.status = 200,
 	.id_offset = ARGUMENT(deregister.instance),
 	.render = api_render_instance,
+    },
+    {
+	.method = "POST",
+	.path = "/v1/instances/{id}/snapshots",
+	.summary = "take snapshots of all volumes of an instance, at one point",
+	.op = CONTROL_SNAPSHOT_GROUP,
+	.status = 201,
+	.id_offset = ARGUMENT(snapshot_create.instance),
+	.body = group_body,
+	.render = api_render_snapshots,
     },
     {
 	.method = "GET",

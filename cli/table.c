@@ -50,6 +50,8 @@ const struct cli_option cli_options[OPT_COUNT] = {
 		"(default: the daemon's hydration-rate)"},
 	[OPT_FULL] = {"full", NULL,
 		"make it available only when all of the snapshot is copied"},
+	[OPT_EXCLUDE_BOOT] = {"exclude-boot", NULL,
+		"with --instance: not its boot volume, /dev/sda1 or /dev/xvda"},
 	[OPT_DESCRIPTION] = {"description", "TEXT", "what it is for, at most 255 bytes"},
 	[OPT_WAIT_COMPLETED] = {"wait-completed", NULL,
 		"wait until it is done (a snapshot: in the repository; a volume: copied), and show "
@@ -117,12 +119,15 @@ const struct cli_command cli_commands[] = {
 	 "volume's health is impaired as long. With --wait-completed the exit status is 1 if "
 	 "anything is bad.",
 	 run_scrub},
-	{"snapshot create", {VOL},
-	 BIT(OPT_DESCRIPTION) | BIT(OPT_NAME) | BIT(OPT_TAG) | BIT(OPT_WAIT_COMPLETED), 0,
-	 "take a snapshot of a volume, attached or not",
+	{"snapshot create", {{"VOL", true, WORDS_VOLUMES}},
+	 BIT(OPT_DESCRIPTION) | BIT(OPT_NAME) | BIT(OPT_TAG) | BIT(OPT_WAIT_COMPLETED) |
+	     BIT(OPT_INSTANCE) | BIT(OPT_EXCLUDE_BOOT),
+	 0,
+	 "take a snapshot of a volume, or of all that an instance has",
 	 "It holds what the volume holds when the command returns, and the volume goes on. It is "
 	 "pending while what has changed since the volume's newest completed snapshot is copied "
-	 "to the repository. A volume can have five that are pending.",
+	 "to the repository. A volume can have five that are pending. With --instance in place of "
+	 "VOL, it is one snapshot of each volume attached to the instance, all at one point.",
 	 run_snapshot_create},
 	{"snapshot list", {{0}}, BIT(OPT_FILTER), 0,
 	 "list the region's snapshots",

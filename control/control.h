@@ -308,6 +308,7 @@ enum control_kind {
 	CONTROL_ATTACH,          /* done when it is served */
 	CONTROL_DETACH,          /* done when no client of it can do anything more */
 	CONTROL_SNAPSHOT_CREATE, /* done when its point is durable; uploaded behind it */
+	CONTROL_SNAPSHOT_GROUP,  /* the same of all volumes of an instance; result as of a list */
 	CONTROL_SNAPSHOT_LIST,   /* by id: the region's, and this zone's pending ones */
 	CONTROL_SNAPSHOT_DELETE,
 	CONTROL_INSTANCE_REGISTER,
@@ -338,7 +339,9 @@ struct control_op {
 			const char *volume;
 		} show, delete;
 		struct {
-			const char *volume;
+			const char *volume;      /* create */
+			const char *instance;    /* group */
+			bool exclude_boot;       /* group: not /dev/sda1, /dev/xvda */
 			const char *description; /* NULL: none */
 			const struct control_tag *tags;
 			unsigned n_tags;

@@ -375,6 +375,7 @@ int attach_resume(struct control *c, const struct resume *r);
 int detach_resume(struct control *c, const struct resume *r);
 
 void control_snapshot_create(struct control *c, struct control_op *op);
+void control_snapshot_group(struct control *c, struct control_op *op);
 void control_snapshot_delete(struct control *c, struct control_op *op);
 void control_snapshot_list(struct control *c, struct control_op *op);
 void control_register(struct control *c, struct control_op *op);
