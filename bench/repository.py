@@ -39,14 +39,14 @@ class Form:
     """How much of each is measured."""
 
     def __init__(self, quick):
-        self.size = 256 * own.MIB if quick else 2 * GIB  # that is copied
-        self.busy = 256 * own.MIB if quick else 4 * GIB  # that is written to around a snapshot
+        self.size = 256 * own.MIB if quick else GIB  # that is copied
+        self.busy = 256 * own.MIB if quick else GIB  # that is written to around a snapshot
         self.rounds = 3 if quick else 5
-        self.cuts = 4 if quick else 10
+        self.cuts = 4 if quick else 8
         self.reads = 100 if quick else 300
         self.many = 100 if quick else 500
-        self.turns = 3 if quick else 7
-        self.turn_seconds = 1 if quick else 3
+        self.turns = 3 if quick else 5
+        self.turn_seconds = 1 if quick else 2
         self.rate = 64 * own.MIB
 
 
