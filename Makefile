@@ -36,6 +36,9 @@ SIM   := $(filter-out $(SIMT),$(wildcard tests/sim/*.c))
 LIBS_CORE := -lisal -lcrypto
 LIBS_REAL := -luring $(LIBS_CORE)
 LIBS_PLANE := -lsqlite3
+# The instance store: a library beside the engine, of which volumed has nothing.
+ISTORE := $(wildcard instance-store/*.c)
+LIBS_ISTORE := -lgnutls
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 UNIT_BINS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT))
@@ -59,17 +62,17 @@ $(BIN)/volumed: $(call obj,$(DAEMON) $(API) $(PLANE) $(CORE) $(REAL))
 		-lsystemd -linih
 
 $(filter-out $(UNIT_OWN),$(UNIT_BINS)): $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o \
-              $(call obj,$(PLANE) $(CORE) $(REAL))
+              $(call obj,$(PLANE) $(ISTORE) $(CORE) $(REAL))
 	@mkdir -p $(@D)
 	$(call say,LINK)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) $(LIBS_PLANE) -lcmocka
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL) $(LIBS_PLANE) $(LIBS_ISTORE) -lcmocka
 
 # Tests on the simulated machine.
 $(SIMT_BINS): $(BUILD)/tests/sim_%: $(BUILD)/obj/tests/sim/%.o \
-		$(call obj,$(SIM) $(PLANE) $(CORE_ON_FAKE) $(FAKE))
+		$(call obj,$(SIM) $(PLANE) $(ISTORE) $(CORE_ON_FAKE) $(FAKE))
 	@mkdir -p $(@D)
 	$(call say,LINK)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CORE) $(LIBS_PLANE) -lcmocka
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CORE) $(LIBS_PLANE) $(LIBS_ISTORE) -lcmocka
 
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
@@ -88,7 +91,7 @@ $(BUILD)/obj/volumed/main.o: CPPFLAGS += \
 
 tests: all $(TEST_BINS) $(NBD_RAM)
 fuzzers: $(LIBFUZZER)
-objects: $(call obj,$(DAEMON) $(API) $(CLI) $(PLANE) $(CORE) $(REAL) $(FAKE) $(SIM) \
+objects: $(call obj,$(DAEMON) $(API) $(CLI) $(PLANE) $(ISTORE) $(ISTORED) $(CORE) $(REAL) $(FAKE) $(SIM) \
          $(wildcard bench/*.c bench/*/*.c tests/*/*.c))
 
 setup: ## Install the Debian packages that are missing, for all targets
@@ -132,7 +135,7 @@ check-sanitizers: ## What pays under sanitizers: parsers, protocol, few seeds; t
 		'tests/nbd/check build/asan/tests/nbd_ram'
 	@VOLUMED=build/tsan/bin/volumed KILL_ROUNDS=2 scripts/check.sh $(TSAN_BINS) \
 		'tests/nbd/check build/tsan/tests/nbd_ram' $(addprefix tests/e2e/test_,stop.py kill.py \
-		activation.py cli_http.sh)
+		activation.py cli_http.sh instance_store.py)
 
 check-asan: ## The tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) --no-print-directory MODE=asan check
@@ -164,23 +167,28 @@ UNITDIR ?= $(or $(shell pkg-config --variable=systemdsystemunitdir systemd 2>/de
 SYSCONFDIR ?= /etc
 SUBST    = sed -e 's,@SBINDIR@,$(PREFIX)/sbin,g' -e 's,@SYSCONFDIR@,$(SYSCONFDIR),g'
 MAN      = $(DESTDIR)$(PREFIX)/share/man
+UNITS    = $(patsubst packaging/%.in,%,$(wildcard packaging/*.in))
 CONFIG   = $(DESTDIR)$(SYSCONFDIR)/volumed/volumed.conf
 install: all ## Install into DESTDIR with PREFIX (/usr/local)
 	install -D -m 755 $(BIN)/volumed $(DESTDIR)$(PREFIX)/sbin/volumed
 	install -D -m 755 $(BIN)/volumectl $(DESTDIR)$(PREFIX)/bin/volumectl
+	install -D -m 755 $(BIN)/instance-stored $(DESTDIR)$(PREFIX)/sbin/instance-stored
 	install -D -m 644 man/volumectl.1 $(MAN)/man1/volumectl.1
 	install -D -m 644 man/volumed.conf.5 $(MAN)/man5/volumed.conf.5
 	install -D -m 644 man/volumed.8 $(MAN)/man8/volumed.8
+	install -D -m 644 man/instance-stored.8 $(MAN)/man8/instance-stored.8
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	$(BIN)/volumectl completion bash \
 		> $(DESTDIR)$(PREFIX)/share/bash-completion/completions/volumectl
 	@# What the admin has changed stays.
 	[ -e $(CONFIG) ] || install -D -m 644 packaging/volumed.conf $(CONFIG)
 	install -d $(DESTDIR)$(UNITDIR)
-	$(SUBST) packaging/volumed.service.in > $(DESTDIR)$(UNITDIR)/volumed.service
-	$(SUBST) packaging/volumed.socket.in > $(DESTDIR)$(UNITDIR)/volumed.socket
-	chmod 644 $(DESTDIR)$(UNITDIR)/volumed.service $(DESTDIR)$(UNITDIR)/volumed.socket
+	for unit in $(UNITS); do \
+		$(SUBST) packaging/$$unit.in > $(DESTDIR)$(UNITDIR)/$$unit && \
+		chmod 644 $(DESTDIR)$(UNITDIR)/$$unit || exit 1; done
 	install -D -m 644 packaging/volumed.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/volumed.conf
+	install -D -m 644 packaging/instance-stored.sysusers \
+		$(DESTDIR)$(PREFIX)/lib/sysusers.d/instance-stored.conf
 
 # Its recipe is in bench/rules.mk.
 bench: ## Compare with other NBD servers and the raw disk (bench/README.md)

@@ -13,6 +13,7 @@ static const struct api_field create_body[] = {
     {"size", ARGUMENT(create.size), FIELD_SIZE, false},
     {"snapshot", ARGUMENT(create.snapshot), FIELD_TEXT, false},
     {"initialization_rate", ARGUMENT(create.initialization_rate), FIELD_SIZE, false},
+    {"full", ARGUMENT(create.full), FIELD_SWITCH, false},
     {"name", ARGUMENT(create.name), FIELD_TEXT, false},
     {"tags", ARGUMENT(create.tags), FIELD_TAGS, false},
     {"client_token", ARGUMENT(create.client_token), FIELD_TEXT, false},

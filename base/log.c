@@ -7,6 +7,12 @@
 #include <unistd.h>
 
 static enum log_level level_shown = LOG_LEVEL_INFO;
+static const char *program = "volumed";
+
+void log_set_program(const char *name)
+{
+	program = name;
+}
 
 void log_set_level(enum log_level level)
 {
@@ -29,8 +35,8 @@ void log_line(enum log_level level, const char *format, ...)
 
 	if (!log_enabled(level))
 		return;
-	used = snprintf(line, sizeof(line), "%svolumed: %s",
-			getenv("JOURNAL_STREAM") ? priority[level] : "", word[level]);
+	used = snprintf(line, sizeof(line), "%s%s: %s",
+			getenv("JOURNAL_STREAM") ? priority[level] : "", program, word[level]);
 	va_start(args, format);
 	more = vsnprintf(line + used, sizeof(line) - (size_t)used - 1, format, args);
 	va_end(args);

@@ -14,6 +14,8 @@ enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO, LOG_LEVEL_D
  * prefix. */
 void log_line(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void log_set_level(enum log_level level);
+/* What lines begin with ("volumed" at first); stays the caller's. Before there are threads. */
+void log_set_program(const char *name);
 bool log_enabled(enum log_level level);
 
 #define log_error(...)   log_line(LOG_LEVEL_ERROR, __VA_ARGS__)

@@ -11,9 +11,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
-
-#define POLL_MS 200
 
 static const char *snapshot_path(struct cli *cli, const char *id)
 {
@@ -37,13 +34,12 @@ static int ask(struct cli *cli, const char *id, json_t **ret_reply)
 /* Replaces *reply by how the snapshot ended. */
 static int wait_completed(struct cli *cli, json_t **reply)
 {
-	const struct timespec nap = {.tv_nsec = POLL_MS * 1000000};
 	const char *id = client_printf(cli->client, "%s", get_text(*reply, "id"));
 	int status = id ? EXIT_OK : cli_out_of_memory();
 
 	while (status == EXIT_OK && has_state(*reply, "pending")) {
 		print_progress("%s: %" PRIu64 " %%", id, get_number(*reply, "progress"));
-		nanosleep(&nap, NULL);
+		cli_nap();
 		json_decref(*reply);
 		*reply = NULL;
 		status = ask(cli, id, reply);

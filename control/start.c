@@ -177,13 +177,21 @@ static int take_ids(struct starting *s)
 	return 0;
 }
 
+/* It is made, and wanted in full. */
+static bool is_copying(const struct catalog_volume *v)
+{
+	return v->state == CATALOG_CREATING && v->full == CATALOG_FULL_COPYING;
+}
+
 static int resume_volume(struct starting *s, const struct resume *r)
 {
 	struct control *c = s->control;
 
 	switch (r->volume->state) {
 	case CATALOG_CREATING:
-		return create_resume(c, r);
+		if (!is_copying(r->volume))
+			return create_resume(c, r);
+		break;
 	case CATALOG_DELETING:
 		return delete_resume(c, r);
 	case CATALOG_IN_USE:
@@ -213,7 +221,8 @@ static void resume_row(struct starting *s)
 	s->only = s->volume.id;
 	if (s->volume.state == CATALOG_DELETING)
 		r.ended = NULL;
-	if (s->volume.state == CATALOG_AVAILABLE && !id_is_zero(s->volume.base))
+	if ((s->volume.state == CATALOG_AVAILABLE || is_copying(&s->volume)) &&
+	    !id_is_zero(s->volume.base))
 		hydrator_kick(s->control, s->volume.id);
 	s->n_pending += r.ended != NULL;
 	error = resume_volume(s, &r);
@@ -557,7 +566,7 @@ static int mark_lost(struct catalog *c, struct starting *s, struct catalog_volum
 
 	log_error("volume %s is in the catalog and not in the store: it is lost",
 		  id_format(v->id, CATALOG_VOLUME_PREFIX, id));
-	if (v->state != CATALOG_AVAILABLE)
+	if (v->state == CATALOG_IN_USE)
 		return 0; /* its attachment says so when it is opened */
 	v->state = CATALOG_ERROR;
 	snprintf(v->error, sizeof(v->error), "it is not in the store any more");
@@ -581,7 +590,8 @@ static int compare_job(struct catalog *c, struct catalog_job *job)
 			s->ids[n++] = s->ids[i++];
 		if (i < s->n_ids && id_equal(s->ids[i], v.id))
 			i++;
-		else if (v.state == CATALOG_AVAILABLE || v.state == CATALOG_IN_USE)
+		else if (v.state == CATALOG_AVAILABLE || v.state == CATALOG_IN_USE ||
+			 is_copying(&v))
 			r = mark_lost(c, s, &v);
 		if (r < 0)
 			return r;

@@ -9,7 +9,7 @@
 /* Columns in the order in which the readers of catalog_rows.c take them. */
 #define VOLUME_COLUMNS                                                                             \
 	"id, state, size, resize_to, created, generation, zone, error, base, hydration_rate, "     \
-	"scrubbed, scrub_bad, lineage"
+	"scrubbed, scrub_bad, lineage, full"
 #define SNAPSHOT_COLUMNS                                                                           \
 	"id, volume, parent, state, size, sequence, started, completed, stored, description, "     \
 	"error"
@@ -23,11 +23,11 @@ static const char *const texts[SQL_STATEMENTS] = {
     [SQL_COMMIT] = "COMMIT",
     [SQL_ROLLBACK] = "ROLLBACK",
     [SQL_VOLUME_ADD] = "INSERT INTO volumes (" VOLUME_COLUMNS ") VALUES "
-		       "(?,?,?,?,?,?,?,?,?,?,?,?,?)",
+		       "(?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
     [SQL_VOLUME_GET] = "SELECT " VOLUME_COLUMNS " FROM volumes WHERE id = ?",
     [SQL_VOLUME_PUT] = "UPDATE volumes SET state = ?2, size = ?3, resize_to = ?4, created = ?5, "
 		       "generation = ?6, zone = ?7, error = ?8, base = ?9, hydration_rate = ?10, "
-		       "scrubbed = ?11, scrub_bad = ?12, lineage = ?13 "
+		       "scrubbed = ?11, scrub_bad = ?12, lineage = ?13, full = ?14 "
 		       "WHERE id = ?1",
     [SQL_VOLUME_REMOVE] = "DELETE FROM volumes WHERE id = ?",
     [SQL_VOLUME_AFTER] = "SELECT " VOLUME_COLUMNS " FROM volumes WHERE id > ? ORDER BY id LIMIT 1",

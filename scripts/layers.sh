@@ -14,6 +14,8 @@ declare -A may=(
 	[store]="io base"
 	[engine]="block store io base"
 	[instance-store]="block io base"
+	# Its daemon: a program of its own, with volumed's sockets and signals.
+	[instance-stored]="instance-store nbd block io base volumed"
 	[snapshots]="engine block store io base"
 	[metadata]="io base"
 	[nbd]="block io base"
@@ -22,7 +24,7 @@ declare -A may=(
 	[cli]="base"
 	[volumed]="$all"
 	[bench]="$all"
-	[tests]="$all cli volumed"
+	[tests]="$all cli volumed instance-stored"
 )
 # System headers that only one folder may use, since it hides them from the rest.
 declare -A only=(
@@ -31,9 +33,10 @@ declare -A only=(
 	[isa-l/igzip_lib.h]=snapshots
 	[openssl/evp.h]=snapshots
 	[sqlite3.h]=metadata
-	[microhttpd.h]=api
-	[jansson.h]="api cli bench"
-	[curl/curl.h]=cli
+	[gnutls/crypto.h]=instance-store
+	[microhttpd.h]="api instance-stored"
+	[jansson.h]="api cli bench instance-stored"
+	[curl/curl.h]="cli instance-stored"
 	[ini.h]=volumed
 )
 wrong=0

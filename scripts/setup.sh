@@ -10,7 +10,7 @@ packages_of() {
 	build)
 		echo gcc libc6-dev make pkg-config liburing-dev libisal-dev libssl-dev \
 			libsystemd-dev libmicrohttpd-dev libjansson-dev libcurl4-gnutls-dev libinih-dev \
-			libsqlite3-dev
+			libsqlite3-dev libgnutls28-dev
 		;;
 	test)
 		echo libcmocka-dev libnbd-bin python3-libnbd nbdkit fio qemu-utils e2fsprogs \

@@ -3,8 +3,9 @@
 FUZZ      := $(wildcard tests/fuzz/fuzz_*.c)
 # What runs on the simulated machine.
 FUZZ_SIM  := tests/fuzz/fuzz_nbd_conversation.c
-FUZZ_MORE := api/request.c api/error.c api/routes.c api/render.c volumed/config.c volumed/settings.c
-LIBS_FUZZ := $(LIBS_REAL) -ljansson -linih
+FUZZ_MORE := api/request.c api/error.c api/routes.c api/render.c volumed/config.c volumed/settings.c \
+	     instance-stored/route.c $(ISTORE)
+LIBS_FUZZ := $(LIBS_REAL) -ljansson -linih $(LIBS_ISTORE)
 FUZZ_BINS := $(patsubst tests/fuzz/%.c,$(BUILD)/tests/%,$(FUZZ))
 FUZZ_SIM_BINS := $(patsubst tests/fuzz/%.c,$(BUILD)/tests/%,$(FUZZ_SIM))
 

@@ -106,6 +106,7 @@ static int make_engines(struct cw *w)
 	    .n_buffers = 8,
 	    .map_memory = 2 * MiB,
 	    .checkpoint_idle_ns = 3600 * NSEC_PER_SEC,
+	    .stuck_after_ns = w->stuck_after_ns,
 	};
 	int r = 0;
 
@@ -424,11 +425,11 @@ int cw_snapshot(struct cw *w, const char *volume, char ret_id[CW_ID])
 	return r;
 }
 
-int cw_restore(struct cw *w, const char *snapshot, char ret_id[CW_ID])
+int cw_restore(struct cw *w, const char *snapshot, bool full, char ret_id[CW_ID])
 {
 	struct control_op op = {
 	    .kind = CONTROL_VOLUME_CREATE,
-	    .create = {.snapshot = snapshot},
+	    .create = {.snapshot = snapshot, .full = full},
 	};
 	int r = cw_op(w, &op);
 

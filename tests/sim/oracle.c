@@ -37,6 +37,11 @@ void oracle_free(struct oracle *o)
 	sim_release(o);
 }
 
+void oracle_in_place(struct oracle *o)
+{
+	o->in_place = true;
+}
+
 void oracle_grow(struct oracle *o, uint64_t n_sectors)
 {
 	struct sector *longer = sim_alloc(n_sectors * sizeof(*longer));

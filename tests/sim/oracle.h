@@ -34,6 +34,9 @@ struct oracle;
  * wrong everywhere. */
 struct oracle *oracle_new(uint64_t n_sectors, uint64_t salt);
 void oracle_free(struct oracle *o); /* NULL is legal */
+/* From now on a crash is judged as that of a physical disk, which writes in place: by E1, sector by
+ * sector, since E2 and E3 are not promised. */
+void oracle_in_place(struct oracle *o);
 const char *oracle_text(const struct oracle *o);
 uint64_t oracle_sectors(const struct oracle *o);
 

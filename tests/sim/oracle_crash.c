@@ -66,6 +66,11 @@ static bool must_be_there(const struct oracle *o, const struct write *w)
 	return w->durable || (w->ok && (w->ended < o->durable || o->crash == ORACLE_KILL));
 }
 
+static bool is_atomic(const struct oracle *o, const struct write *w)
+{
+	return w->n <= ATOMIC_SECTORS && !o->in_place;
+}
+
 static void mark_there(struct oracle *o)
 {
 	uint64_t latest = o->demand; /* submission of what is there */
@@ -78,10 +83,11 @@ static void mark_there(struct oracle *o)
 	}
 	for (size_t i = 0; i < o->n_writes; i++) {
 		struct write *w = &o->write[i];
-		bool all_of_it = must_be_there(o, w) || (w->ok && w->ended < latest);
+		bool all_of_it =
+		    must_be_there(o, w) || (!o->in_place && w->ok && w->ended < latest);
 
 		w->there = all_of_it || w->shows;
-		w->whole = all_of_it || (w->shows && w->n <= ATOMIC_SECTORS);
+		w->whole = all_of_it || (w->shows && is_atomic(o, w));
 	}
 }
 
@@ -270,7 +276,7 @@ static void adopt_kill(struct oracle *o)
 			continue;
 		if (w.ended == UNDER_WAY)
 			w.ended = o->clock;
-		w.ok |= w.shows && w.n <= ATOMIC_SECTORS;
+		w.ok |= w.shows && is_atomic(o, &w);
 		o->write[kept++] = w;
 	}
 	o->n_writes = kept;
@@ -298,7 +304,9 @@ bool oracle_crash_end(struct oracle *o)
 {
 	CHECK(o->in_crash);
 	CHECK(o->n_shown == o->n_sectors);
-	if (!find_prefix(o) || !nothing_is_covered(o) || !order_is_possible(o))
+	if (!find_prefix(o) || !nothing_is_covered(o))
+		return false;
+	if (!o->in_place && !order_is_possible(o))
 		return false;
 	if (o->crash == ORACLE_KILL)
 		adopt_kill(o);

@@ -64,6 +64,7 @@ struct oracle {
 	uint32_t last_number;
 	uint64_t durable; /* what ended before is durable */
 
+	bool in_place; /* no E2, no E3 after a crash */
 	enum oracle_crash crash;
 	bool in_crash;
 	uint64_t n_shown;

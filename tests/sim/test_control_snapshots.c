@@ -57,6 +57,7 @@ struct loop {
 	bool deletes_new;
 	bool deletes_disk;
 	bool restores;
+	bool in_full;
 	bool sweeps; /* and all space comes back */
 };
 
@@ -330,11 +331,28 @@ static void act_sweep(struct model *m)
 /* It is used at once, while it is hydrated; its snapshot is deleted meanwhile. */
 static void act_restore(struct model *m)
 {
-	if (cw_restore(&m->world, m->old, m->made) != 0 ||
+	if (cw_restore(&m->world, m->old, false, m->made) != 0 ||
 	    cw_attach(&m->world, m->made, NULL, NULL) != 0 || write_place(m, m->made, 1, 7) != 0)
 		return;
 	m->made_written = true;
 	if (sim_run_until(m->world.sim, NULL, NULL, m->pause) == SIM_DEAD)
+		return;
+	m->deleted = cw_snapshot_delete(&m->world, m->old);
+	if (m->deleted == 0)
+		come_to_rest(m);
+}
+
+/* Nobody can use it before it is copied. */
+static void act_restore_full(struct model *m)
+{
+	int r;
+
+	if (cw_restore(&m->world, m->old, true, m->made) != 0)
+		return;
+	r = cw_attach(&m->world, m->made, NULL, NULL);
+	if (r == 0 && blobs_sim_count(m->world.objects, "holds/") > 0)
+		sim_fail(m->world.sim, "it was attached before it was copied");
+	if (r == -ESHUTDOWN || sim_run_until(m->world.sim, NULL, NULL, m->pause) == SIM_DEAD)
 		return;
 	m->deleted = cw_snapshot_delete(&m->world, m->old);
 	if (m->deleted == 0)
@@ -382,24 +400,39 @@ static void volume_reads(struct model *m, const char *volume)
 	cw_release(&m->world, client);
 }
 
-/* What was made is whole, before it is hydrated and after it; then it goes, and leaves no hold. */
-static void judge_made(struct model *m)
+/* The volume that is not m->disk: its state; "": there is none. */
+static void find_made(struct model *m, char made[CW_ID], char state[16])
 {
 	struct cw_list volumes;
-	char made[CW_ID] = "";
-	bool in_use = false;
 
+	made[0] = state[0] = '\0';
 	must(m, cw_list(&m->world, &volumes, false), "list");
 	sim_assert(m->world.sim, volumes.n <= 2);
 	for (unsigned i = 0; i < volumes.n; i++) {
 		if (strcmp(volumes.volumes[i].id, m->disk) == 0)
 			continue;
-		snprintf(made, sizeof(made), "%s", volumes.volumes[i].id);
-		in_use = strcmp(volumes.volumes[i].state, "in-use") == 0;
-		sim_assert(m->world.sim,
-			   in_use || strcmp(volumes.volumes[i].state, "available") == 0);
+		snprintf(made, CW_ID, "%s", volumes.volumes[i].id);
+		snprintf(state, 16, "%s", volumes.volumes[i].state);
 	}
 	control_op_release(&volumes.op);
+}
+
+/* What was made is whole, before it is hydrated and after it; then it goes, and leaves no hold. */
+static void judge_made(struct model *m, bool in_full)
+{
+	char made[CW_ID];
+	char state[16];
+	bool in_use;
+
+	find_made(m, made, state);
+	for (unsigned i = 0; in_full && i < 2000 && strcmp(state, "creating") == 0; i++) {
+		sim_run_until(m->world.sim, NULL, NULL, 1000);
+		find_made(m, made, state);
+	}
+	in_use = strcmp(state, "in-use") == 0;
+	sim_assert(m->world.sim, !made[0] || in_use || strcmp(state, "available") == 0);
+	if (in_full)
+		sim_assert(m->world.sim, blobs_sim_count(m->world.objects, "holds/") == 0);
 	if (m->made[0])
 		sim_assert(m->world.sim, strcmp(made, m->made) == 0);
 	if (!made[0]) {
@@ -472,7 +505,7 @@ static void judge(struct model *m, const struct loop *loop)
 		snapshot_reads(m, id, is_old ? &m->at_old : &m->at_new);
 	}
 	if (loop->restores)
-		judge_made(m);
+		judge_made(m, loop->in_full);
 	judge_disk(m, loop);
 	for (unsigned i = 0; i < op.n_items; i++)
 		must(m, cw_snapshot_delete(&m->world, op.result.snapshots[i].id), "deleting it");
@@ -632,6 +665,22 @@ static void restore(void **state)
 	cut_anywhere(&loop);
 }
 
+/* One that is wanted in full is creating until it needs its snapshot no more, over any cut. */
+static void restore_full(void **state)
+{
+	const struct loop loop = {
+	    .has_old = true,
+	    .attached = true,
+	    .act = act_restore_full,
+	    .deletes_old = true,
+	    .restores = true,
+	    .in_full = true,
+	};
+
+	(void)state;
+	cut_anywhere(&loop);
+}
+
 /* S2, S3: what a deletion leaves goes behind it, whenever the daemon dies; what is needed stays. */
 static void sweep(void **state)
 {
@@ -692,8 +741,8 @@ int main(void)
 	    cmocka_unit_test(create),          cmocka_unit_test(create_incremental),
 	    cmocka_unit_test(create_detached), cmocka_unit_test(delete),
 	    cmocka_unit_test(delete_pending),  cmocka_unit_test(delete_volume),
-	    cmocka_unit_test(restore),         cmocka_unit_test(sweep),
-	    cmocka_unit_test(sweep_stopped),
+	    cmocka_unit_test(restore_full),    cmocka_unit_test(restore),
+	    cmocka_unit_test(sweep),           cmocka_unit_test(sweep_stopped),
 	};
 
 	if (getenv("SIM_TEST"))
