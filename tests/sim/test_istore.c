@@ -47,7 +47,7 @@ static void tenant_start(struct rig *r, struct tenant *t, unsigned i)
 	struct block_dev *dev = istore_rig_dev(r, A, i);
 
 	assert_non_null(dev);
-	t->load = workload_start(r->sim, r->loop, dev, t->oracle, &options);
+	t->load = workload_start(r->sim, r->dev_loop, dev, t->oracle, &options);
 }
 
 static void tenant_new(struct rig *r, struct tenant *t, unsigned i)
@@ -95,12 +95,13 @@ static void change_tenant(struct rig *r, struct tenant *t, unsigned i)
 static void after_kill(struct rig *r, struct tenant *t, unsigned i)
 {
 	const char *text = NULL;
+	struct block_dev *dev;
 
 	if (!t->oracle)
 		return;
 	oracle_crash_begin(t->oracle, ORACLE_KILL);
-	if (workload_verify_crash(r->sim, r->loop, istore_rig_dev(r, A, i), t->oracle, &text) !=
-	    VERIFY_OK)
+	dev = istore_rig_dev(r, A, i);
+	if (workload_verify_crash(r->sim, r->dev_loop, dev, t->oracle, &text) != VERIFY_OK)
 		sim_fail(r->sim, "disk %u after a kill: %s", i, text);
 	tenant_start(r, t, i);
 }
@@ -646,6 +647,7 @@ static void one_faulty_run(uint64_t seed, const struct sim_options *faults, int 
 	struct rig *r = istore_rig_new(seed, &none);
 	struct tenant t = {0};
 	const char *text = NULL;
+	struct block_dev *dev;
 
 	r->config.size = 32 * MiB;
 	assert_true(istore_rig_open(r));
@@ -654,13 +656,14 @@ static void one_faulty_run(uint64_t seed, const struct sim_options *faults, int 
 	oracle_in_place(t.oracle);
 	with.alignment = sim_options(r->sim)->alignment;
 	*sim_options(r->sim) = with;
-	t.load = workload_start(r->sim, r->loop, istore_rig_dev(r, A, 0), t.oracle, &options);
+	dev = istore_rig_dev(r, A, 0);
+	t.load = workload_start(r->sim, r->dev_loop, dev, t.oracle, &options);
 	assert_int_equal(sim_run_until(r->sim, workload_is_over, t.load, RIG_STEPS), SIM_DONE);
 	judge_load(&t);
 	*sim_options(r->sim) = none;
 	sim_options(r->sim)->alignment = with.alignment;
-	if (!faults->fail_sync && workload_verify_live(r->sim, r->loop, istore_rig_dev(r, A, 0),
-						       t.oracle, &text) != VERIFY_OK)
+	if (!faults->fail_sync &&
+	    workload_verify_live(r->sim, r->dev_loop, dev, t.oracle, &text) != VERIFY_OK)
 		sim_fail(r->sim, "after faults: %s", text);
 	istore_rig_reboot(r, RIG_KILL);
 	workload_free(t.load);
