@@ -363,14 +363,12 @@ static void act_restore(struct model *m)
 /* Nobody can use it before it is copied. */
 static void act_restore_full(struct model *m)
 {
-	int r;
-
 	if (cw_restore(&m->world, m->old, true, m->made) != 0)
 		return;
-	r = cw_attach(&m->world, m->made, NULL, NULL);
-	if (r == 0 && blobs_sim_count(m->world.objects, "holds/") > 0)
+	if (cw_attach(&m->world, m->made, NULL, NULL) == 0 &&
+	    blobs_sim_count(m->world.objects, "holds/") > 0)
 		sim_fail(m->world.sim, "it was attached before it was copied");
-	if (r == -ESHUTDOWN || sim_run_until(m->world.sim, NULL, NULL, m->pause) == SIM_DEAD)
+	if (sim_run_until(m->world.sim, NULL, NULL, m->pause) == SIM_DEAD)
 		return;
 	m->deleted = cw_snapshot_delete(&m->world, m->old);
 	if (m->deleted == 0)
@@ -479,10 +477,10 @@ static void judge_group(struct model *m, const struct control_op *op)
 		sim_assert(m->world.sim, is_there(m, op, m->group[i]));
 	for (unsigned i = 0; i < op->n_items; i++) {
 		const struct control_snapshot *s = &op->result.snapshots[i];
-		bool is_twin = strcmp(s->volume, m->twin) == 0;
 
 		sim_assert(m->world.sim, is_there(m, op, s->id));
-		snapshot_reads(m, s->id, is_twin ? &m->at_twin : &m->at_new);
+		snapshot_reads(m, s->id,
+			       strcmp(s->volume, m->twin) == 0 ? &m->at_twin : &m->at_new);
 	}
 	must(m, cw_detach(&m->world, m->twin, true), "detach");
 	must(m, cw_delete(&m->world, m->twin), "delete");
@@ -509,10 +507,9 @@ static void judge_snapshots(struct model *m, const struct loop *loop, const stru
 		must(m, come_to_be_swept(m, op->n_items), "sweeping");
 	for (unsigned i = 0; i < op->n_items; i++) {
 		const char *id = op->result.snapshots[i].id;
-		bool is_old = strcmp(id, m->old) == 0;
 
 		sim_assert(m->world.sim, is_there(m, op, id));
-		snapshot_reads(m, id, is_old ? &m->at_old : &m->at_new);
+		snapshot_reads(m, id, strcmp(id, m->old) == 0 ? &m->at_old : &m->at_new);
 	}
 }
 
@@ -572,9 +569,6 @@ static bool cut_once(const struct loop *loop, uint64_t seed, bool kill, uint64_t
 
 	prepare(&m, loop, seed);
 	m.pause = k * 37 % 700;
-	if (number("SIM_VERBOSE") > 1)
-		fprintf(stderr, "seed %llu, k %llu\n", (unsigned long long)seed,
-			(unsigned long long)k);
 	if (kill)
 		sim_kill_after(m.world.sim, k);
 	else
