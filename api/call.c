@@ -321,6 +321,24 @@ static enum MHD_Result send_json(struct call *c, unsigned status, const json_t *
 	return result;
 }
 
+/* The bytes stay the operation's until call_free, which comes after the reply. */
+static enum MHD_Result send_block(struct call *c)
+{
+	const struct control_blocks *r = c->op.result.blocks;
+	struct MHD_Response *response = MHD_create_response_from_buffer(
+	    r->block_size, (void *)(uintptr_t)r->data, MHD_RESPMEM_PERSISTENT);
+	enum MHD_Result result;
+
+	if (!response)
+		return MHD_NO;
+	MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, "application/octet-stream");
+	MHD_add_response_header(response, "Checksum", r->blocks[0].second);
+	MHD_add_response_header(response, "Checksum-Algorithm", "SHA256");
+	result = MHD_queue_response(c->connection, c->route->status, response);
+	MHD_destroy_response(response);
+	return result;
+}
+
 static enum MHD_Result reply(struct call *c)
 {
 	enum MHD_Result result;
@@ -328,6 +346,8 @@ static enum MHD_Result reply(struct call *c)
 	unsigned status;
 
 	take_error(c);
+	if (!c->error.code && c->route->raw)
+		return send_block(c);
 	if (!c->error.code) {
 		json = render(c, &status);
 		if (!json)

@@ -216,6 +216,33 @@ json_t *api_render_snapshots(const struct control_op *op)
 	return page("snapshots", array, op);
 }
 
+static json_t *block(const struct control_block *b, bool is_changed)
+{
+	if (!is_changed)
+		return json_pack("{s:I, s:s?}", "index", number(b->index), "checksum", b->second);
+	return json_pack("{s:I, s:s?, s:s?}", "index", number(b->index), "first_checksum", b->first,
+			 "second_checksum", b->second);
+}
+
+json_t *api_render_blocks(const struct control_op *op)
+{
+	const struct control_blocks *r = op->result.blocks;
+	bool is_changed = op->kind == CONTROL_SNAPSHOT_CHANGED;
+	json_t *array = json_array();
+	json_t *object;
+
+	for (unsigned i = 0; array && i < op->n_items; i++)
+		json_array_append_new(array, block(&r->blocks[i], is_changed));
+	object = page("blocks", array, op);
+	if (object) {
+		json_object_set_new(object, "block_size", json_integer(r->block_size));
+		json_object_set_new(object, "size", json_integer(number(r->size)));
+	}
+	if (object && is_changed)
+		json_object_set_new(object, "first_size", json_integer(number(r->first_size)));
+	return object;
+}
+
 json_t *api_render_attachment(const struct control_op *op)
 {
 	return attachment(op->result.attachment);

@@ -17,6 +17,7 @@ json_t *api_render_volume(const struct control_op *op);
 json_t *api_render_volumes(const struct control_op *op);
 json_t *api_render_snapshot(const struct control_op *op);
 json_t *api_render_snapshots(const struct control_op *op);
+json_t *api_render_blocks(const struct control_op *op);
 json_t *api_render_attachment(const struct control_op *op);
 json_t *api_render_instance(const struct control_op *op);
 json_t *api_render_instances(const struct control_op *op);

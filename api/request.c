@@ -82,6 +82,18 @@ static int take_size_json(const char *name, const json_t *value, void *at, struc
 	return 0;
 }
 
+static int take_number_text(const char *name, const char *text, void *at, struct api_error *error)
+{
+	size_t len = strlen(text);
+
+	if (len == 0 || len > 18 || strspn(text, "0123456789") != len)
+		return api_error_set(error, API_INVALID_PARAMETER,
+				     "%s: '%.*s' is no whole number of at most 18 digits", name,
+				     API_QUOTE_MAX, text);
+	*(uint64_t *)at = strtoull(text, NULL, 10);
+	return 0;
+}
+
 static int take_switch_text(const char *name, const char *text, void *at, struct api_error *error)
 {
 	if (strcmp(text, "true") != 0 && strcmp(text, "false") != 0)
@@ -137,6 +149,12 @@ static int take_json(const struct api_field *field, json_t *value, struct contro
 		return take_text(json_string_value(value), at, memory, error);
 	case FIELD_SIZE:
 		return take_size_json(field->name, value, at, error);
+	case FIELD_NUMBER:
+		if (!json_is_integer(value) || json_integer_value(value) < 0)
+			return api_error_set(error, API_INVALID_PARAMETER,
+					     "%s: give a whole number", field->name);
+		*(uint64_t *)at = (uint64_t)json_integer_value(value);
+		return 0;
 	case FIELD_SWITCH:
 		if (!json_is_boolean(value))
 			break;
@@ -159,6 +177,8 @@ static int take_parameter(const struct api_field *field, const char *value, stru
 		return take_text(value, at, memory, error);
 	case FIELD_SIZE:
 		return take_size_text(field->name, value, at, error);
+	case FIELD_NUMBER:
+		return take_number_text(field->name, value, at, error);
 	case FIELD_SWITCH:
 		return take_switch_text(field->name, value, at, error);
 	case FIELD_TAGS:
@@ -235,6 +255,21 @@ static int refuse_twice(const struct api_parameter *parameters, unsigned i, stru
 	return 0;
 }
 
+static int require(const struct api_parameter *parameters, unsigned n,
+		   const struct api_field *fields, struct api_error *error)
+{
+	for (const struct api_field *f = fields; f && f->name; f++) {
+		unsigned i = 0;
+
+		while (f->required && i < n && strcmp(parameters[i].name, f->name) != 0)
+			i++;
+		if (f->required && i == n)
+			return api_error_set(error, API_MISSING_PARAMETER, "'%s' is missing",
+					     f->name);
+	}
+	return 0;
+}
+
 int api_parse_query(const struct api_parameter *parameters, unsigned n,
 		    const struct api_field *fields, struct control_op *op, struct arena *memory,
 		    struct api_error *error)
@@ -248,7 +283,7 @@ int api_parse_query(const struct api_parameter *parameters, unsigned n,
 		    take_parameter(field, parameters[i].value, op, memory, error) < 0)
 			return -1;
 	}
-	return 0;
+	return require(parameters, n, fields, error);
 }
 
 static int take_max_results(const char *text, unsigned *ret, struct api_error *error)

@@ -13,6 +13,7 @@
 enum api_field_kind {
 	FIELD_TEXT,   /* a string; in the op a const char * */
 	FIELD_SIZE,   /* bytes as a number, or "10GiB"; a uint64_t */
+	FIELD_NUMBER, /* a whole number; a uint64_t */
 	FIELD_SWITCH, /* true or false; a bool */
 	FIELD_TAGS, /* an object of strings; op->create.tags or op->snapshot_create.tags, and their
 		     * n_tags. Not in a query */

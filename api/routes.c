@@ -39,6 +39,26 @@ static const struct api_field group_body[] = {
     {.name = NULL},
 };
 
+static const struct api_field blocks_query[] = {
+    {"from", ARGUMENT(blocks.from), FIELD_NUMBER, false},
+    {"max_results", ARGUMENT(blocks.max_results), FIELD_NUMBER, false},
+    {"next_token", ARGUMENT(blocks.next_token), FIELD_TEXT, false},
+    {.name = NULL},
+};
+
+static const struct api_field changed_query[] = {
+    {"first", ARGUMENT(blocks.first), FIELD_TEXT, true},
+    {"from", ARGUMENT(blocks.from), FIELD_NUMBER, false},
+    {"max_results", ARGUMENT(blocks.max_results), FIELD_NUMBER, false},
+    {"next_token", ARGUMENT(blocks.next_token), FIELD_TEXT, false},
+    {.name = NULL},
+};
+
+static const struct api_field block_query[] = {
+    {"index", ARGUMENT(block.index), FIELD_NUMBER, true},
+    {.name = NULL},
+};
+
 static const struct api_field scrub_body[] = {
     {"rate", ARGUMENT(scrub.rate), FIELD_SIZE, false},
     {.name = NULL},
@@ -229,6 +249,36 @@ const struct route routes[] = {
 	.status = 202,
 	.id_offset = ARGUMENT(snapshot_delete.snapshot),
 	.render = api_render_snapshot,
+    },
+    {
+	.method = "GET",
+	.path = "/v1/snapshots/{id}/blocks",
+	.summary = "list the blocks that a snapshot holds",
+	.op = CONTROL_SNAPSHOT_BLOCKS,
+	.status = 200,
+	.id_offset = ARGUMENT(blocks.snapshot),
+	.query = blocks_query,
+	.render = api_render_blocks,
+    },
+    {
+	.method = "GET",
+	.path = "/v1/snapshots/{id}/changed-blocks",
+	.summary = "list the blocks in which a snapshot differs from an older one",
+	.op = CONTROL_SNAPSHOT_CHANGED,
+	.status = 200,
+	.id_offset = ARGUMENT(blocks.snapshot),
+	.query = changed_query,
+	.render = api_render_blocks,
+    },
+    {
+	.method = "GET",
+	.path = "/v1/snapshots/{id}/block",
+	.summary = "the bytes of a block of a snapshot",
+	.op = CONTROL_SNAPSHOT_BLOCK,
+	.status = 200,
+	.id_offset = ARGUMENT(block.snapshot),
+	.query = block_query,
+	.raw = true,
     },
     {
 	.method = "GET",

@@ -31,6 +31,7 @@ struct route {
 	enum route_kind kind;
 	enum control_kind op;
 	unsigned status;  /* of success */
+	bool raw;         /* a block: its bytes are the body, and `render` is not used */
 	bool is_list;     /* takes the parameters of lists */
 	bool one_of_list; /* lists the one that {id} names */
 	bool idempotent;  /* takes a Client-Token */

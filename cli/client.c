@@ -323,6 +323,17 @@ static int perform(struct client *client, const struct client_call *call, const 
 		       client->socket, error[0] ? error : curl_easy_strerror(code));
 }
 
+static int take_bytes(struct client *client, struct client_call *call, struct err *err)
+{
+	struct curl_header *header = NULL;
+
+	curl_easy_header(client->curl, "Checksum", 0, CURLH_HEADER, -1, &header);
+	call->checksum = arena_text(&client->memory, header ? header->value : "");
+	call->bytes = (const uint8_t *)client->reply;
+	call->len = client->reply_len;
+	return call->checksum ? 0 : err_set(err, -ENOMEM, "out of memory");
+}
+
 static int take_reply(struct client *client, struct client_call *call, struct err *err)
 {
 	json_error_t where;
@@ -330,6 +341,8 @@ static int take_reply(struct client *client, struct client_call *call, struct er
 
 	curl_easy_getinfo(client->curl, CURLINFO_RESPONSE_CODE, &status);
 	call->status = (unsigned)status;
+	if (call->raw && status / 100 == 2)
+		return take_bytes(client, call, err);
 	call->reply = json_loadb(client->reply ? client->reply : "", client->reply_len, 0, &where);
 	if (!json_is_object(call->reply)) {
 		json_decref(call->reply);

@@ -9,6 +9,7 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 struct client;
 
@@ -25,10 +26,15 @@ struct client_call {
 	const char *token;   /* Client-Token, or NULL */
 	const char *waiting; /* what to tell people while it takes long; NULL: nothing */
 	long timeout_ms;     /* 0: none */
+	bool raw;            /* a success is bytes, and no JSON */
 
 	/* The result. */
 	unsigned status; /* HTTP */
 	json_t *reply;   /* the caller's, if client_send returned 0 */
+	/* With raw, a success has no reply but these, until the next call. */
+	const uint8_t *bytes;
+	size_t len;
+	const char *checksum; /* the header; "": none */
 };
 /* 0: the daemon has answered with JSON, whatever the status. Else -errno, and err. */
 int client_send(struct client *client, struct client_call *call, struct err *err);

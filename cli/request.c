@@ -115,6 +115,23 @@ int cli_send(struct cli *cli, const struct cli_request *request, json_t **ret_re
 	return EXIT_OK;
 }
 
+int cli_get_bytes(struct cli *cli, const char *path, struct cli_bytes *ret_bytes)
+{
+	struct client_call call = {.method = "GET", .path = path, .raw = true};
+	struct err err;
+	int status = path ? cli_connect(cli) : cli_out_of_memory();
+
+	if (status == EXIT_OK && client_send(cli->client, &call, &err) < 0)
+		status = cli_fail(EXIT_UNREACHABLE, "%s", err.text);
+	if (status == EXIT_OK && call.status / 100 != 2) {
+		status = complain_refused(&call);
+		json_decref(call.reply);
+	}
+	if (status == EXIT_OK)
+		*ret_bytes = (struct cli_bytes){call.bytes, call.len, call.checksum};
+	return status;
+}
+
 /* One page into `items`; *ret_next is the token of the next, or NULL. */
 static int take_page(struct cli *cli, const char *path, const char *name, json_t *items,
 		     const char **ret_next)

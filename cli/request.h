@@ -26,6 +26,13 @@ struct cli_request {
 };
 /* Sends it; what comes back is *ret_reply, the caller's, if the result is EXIT_OK. */
 int cli_send(struct cli *cli, const struct cli_request *request, json_t **ret_reply);
+/* GET of what is no JSON. The bytes live until the next request. */
+struct cli_bytes {
+	const uint8_t *bytes;
+	size_t len;
+	const char *checksum; /* as the daemon says it; "": it does not */
+};
+int cli_get_bytes(struct cli *cli, const char *path, struct cli_bytes *ret_bytes);
 /* Between two looks at something that takes long. */
 void cli_nap(void);
 /* GET of all pages of a list; *ret_items is one array. `query` is "" or "&name=value...". Stops

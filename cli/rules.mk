@@ -1,6 +1,6 @@
 # volumectl, and what is made of its tables.
 CLI := $(wildcard cli/*.c)
-LIBS_CLI := -lcurl -ljansson
+LIBS_CLI := -lcurl -ljansson -lcrypto
 
 all: $(BIN)/volumectl
 

@@ -59,6 +59,8 @@ const struct cli_option cli_options[OPT_COUNT] = {
 	[OPT_RATE] = {"rate", "SIZE",
 		"bytes a second that it reads, as 100MiB (default: 64MiB)"},
 	[OPT_STOP] = {"stop", NULL, "stop the one that is under way"},
+	[OPT_FROM] = {"from", "N", "begin at this block"},
+	[OPT_MAX] = {"max", "N", "at most so many blocks (default: all)"},
 	[OPT_MDOC] = {"mdoc", NULL, "print all of it as mdoc, for the man page"},
 };
 
@@ -142,6 +144,22 @@ const struct cli_command cli_commands[] = {
 	 "qemu-img and nbdcopy make an image of any format of it. With --quiet it prints just the "
 	 "URI.",
 	 run_snapshot_export},
+	{"snapshot blocks", {SNAP}, BIT(OPT_FROM) | BIT(OPT_MAX), 0,
+	 "list the blocks of 512 KiB that a completed snapshot holds",
+	 "Each line is a block's index and the SHA-256 of its bytes in base64, as of the EBS direct "
+	 "APIs. All other blocks read as zeroes. No data is read.",
+	 run_snapshot_blocks},
+	{"snapshot changed", {{"OLDER", false, WORDS_SNAPSHOTS}, SNAP},
+	 BIT(OPT_FROM) | BIT(OPT_MAX), 0,
+	 "list the blocks in which a snapshot differs from an older one",
+	 "Both are completed snapshots of one volume, or one is the other's parent. Blocks are "
+	 "added, changed or gone: by content, and no data is read. With --json, both checksums.",
+	 run_snapshot_changed},
+	{"snapshot get-block", {SNAP, {"INDEX", false, WORDS_NONE}}, 0, 0,
+	 "write one block of a completed snapshot to standard output",
+	 "INDEX is the offset in the volume, divided by 524288. The bytes are verified by their "
+	 "SHA-256, here as well. For a whole snapshot, see snapshot export.",
+	 run_snapshot_get_block},
 	{"snapshot delete", {SNAP}, 0, 0,
 	 "delete a snapshot, pending or completed",
 	 "Other snapshots keep all that they need.",

@@ -52,6 +52,8 @@ enum cli_option_id {
 	OPT_WAIT_COMPLETED,
 	OPT_RATE,
 	OPT_STOP,
+	OPT_FROM,
+	OPT_MAX,
 	OPT_MDOC,
 	OPT_COUNT,
 };

@@ -50,6 +50,7 @@ int control_new(const struct control_config *config, struct control **ret_contro
 	list_init(&c->scrubs);
 	list_init(&c->checks);
 	list_init(&c->hydrators);
+	list_init(&c->block_line);
 	c->homes = mem_calloc(config->n_homes, sizeof(*c->homes));
 	if (exports_init(c) < 0 || !c->homes) {
 		control_free(c);
@@ -150,6 +151,9 @@ static void control_dispatch(struct control *c, struct control_op *op)
 	    [CONTROL_SNAPSHOT_GROUP] = control_snapshot_group,
 	    [CONTROL_SNAPSHOT_LIST] = control_snapshot_list,
 	    [CONTROL_SNAPSHOT_DELETE] = control_snapshot_delete,
+	    [CONTROL_SNAPSHOT_BLOCKS] = control_snapshot_blocks,
+	    [CONTROL_SNAPSHOT_CHANGED] = control_snapshot_blocks,
+	    [CONTROL_SNAPSHOT_BLOCK] = control_snapshot_blocks,
 	    [CONTROL_INSTANCE_REGISTER] = control_register,
 	    [CONTROL_INSTANCE_LIST] = control_list,
 	    [CONTROL_INSTANCE_DEREGISTER] = control_deregister,

@@ -58,6 +58,7 @@ struct store;
  *   InvalidVolume.NotFound         no such volume (or it is deleted)
  *   InvalidVolumeID.Malformed      not "vol-" and 17 hex digits
  *   InvalidSnapshot.NotFound       no such snapshot (or it is deleted)
+ *   InvalidBlock.NotFound          the snapshot holds nothing there: zeroes
  *   InvalidSnapshotID.Malformed    not "snap-" and 17 hex digits
  *   InvalidInstanceID.NotFound     no such instance
  *   InvalidInstanceID.Malformed    not "i-" and 17 hex digits
@@ -186,6 +187,21 @@ struct control_snapshot {
 	struct control_tag *tags; /* by key */
 };
 
+/* Checksums are the SHA-256 of the block's bytes in base64; NULL: it holds nothing there. */
+struct control_block {
+	uint64_t index;     /* byte / block_size */
+	const char *first;  /* CHANGED: in the older snapshot */
+	const char *second; /* in the snapshot */
+};
+
+struct control_blocks {
+	uint64_t size;               /* of the snapshot's volume */
+	uint64_t first_size;         /* CHANGED: of the older one's */
+	uint32_t block_size;         /* bytes */
+	struct control_block *blocks; /* op->n_items, in order; SNAPSHOT_BLOCK: that one */
+	const void *data;            /* SNAPSHOT_BLOCK: its block_size bytes, verified */
+};
+
 struct control_instance {
 	const char *id;
 	const char *name; /* or "" */
@@ -311,6 +327,9 @@ enum control_kind {
 	CONTROL_SNAPSHOT_GROUP,  /* the same of all volumes of an instance; result as of a list */
 	CONTROL_SNAPSHOT_LIST,   /* by id: the region's, and this zone's pending ones */
 	CONTROL_SNAPSHOT_DELETE,
+	CONTROL_SNAPSHOT_BLOCKS,  /* of a completed one, which hold something; reads no data */
+	CONTROL_SNAPSHOT_CHANGED, /* in which two differ; reads no data */
+	CONTROL_SNAPSHOT_BLOCK,   /* one, with its data */
 	CONTROL_INSTANCE_REGISTER,
 	CONTROL_INSTANCE_LIST,
 	CONTROL_INSTANCE_DEREGISTER, /* one without volumes */
@@ -349,6 +368,17 @@ struct control_op {
 		struct {
 			const char *snapshot;
 		} snapshot_delete;
+		struct {
+			const char *snapshot;
+			const char *first;      /* CHANGED: the older one */
+			uint64_t from;          /* the first block that is looked at */
+			uint64_t max_results;   /* 0: CONTROL_PAGE_MAX */
+			const char *next_token; /* as of a list; in place of `from` */
+		} blocks;                       /* SNAPSHOT_BLOCKS and _CHANGED */
+		struct {
+			const char *snapshot;
+			uint64_t index;
+		} block;
 		struct {
 			const char *volume;
 			uint64_t size; /* the new one, not less than the old */
@@ -390,6 +420,7 @@ struct control_op {
 		struct control_volume *volumes;
 		struct control_attachment *attachment; /* ATTACH, DETACH */
 		struct control_snapshot *snapshots;    /* CREATE, DELETE: one. LIST */
+		struct control_blocks *blocks;         /* SNAPSHOT_BLOCKS, _CHANGED, _BLOCK */
 		struct control_instance *instances;    /* REGISTER, DEREGISTER: one. LIST */
 		struct control_event *events;
 		struct control_status *status;

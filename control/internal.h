@@ -17,6 +17,7 @@
  *   stall.c      volumes whose I/O does not complete
  *   sweeper.c    gives the space of deleted snapshots back
  *   snapdev.c    completed snapshots as read-only exports
+ *   blocks.c     blocks of completed snapshots: lists, differences, one of them
  *   args.c       what callers pass          filter.c  filters, pages
  *
  * An operation on a volume is a task. It takes the volume's disk (the thing in memory), one task at
@@ -106,6 +107,8 @@ struct control {
 	struct list scrubs;
 	struct list checks;
 	struct list hydrators;
+	struct list block_line; /* blocks.c: who waits */
+	unsigned n_block_readings;
 	unsigned n_hydrators; /* of them, at work */
 	struct sweeper sweeper;
 	unsigned n_tasks;
@@ -378,6 +381,7 @@ void control_snapshot_create(struct control *c, struct control_op *op);
 void control_snapshot_group(struct control *c, struct control_op *op);
 void control_snapshot_delete(struct control *c, struct control_op *op);
 void control_snapshot_list(struct control *c, struct control_op *op);
+void control_snapshot_blocks(struct control *c, struct control_op *op);
 void control_register(struct control *c, struct control_op *op);
 void control_deregister(struct control *c, struct control_op *op);
 void control_list(struct control *c, struct control_op *op);
