@@ -32,11 +32,11 @@ static int parse_number(const char *what, const char *text, uint64_t *ret)
 }
 
 struct listing {
-	const char *path;  /* up to where the parameters of a page go */
+	const char *path; /* up to where the parameters of a page go */
 	uint64_t from;
-	uint64_t max;      /* 0: all */
-	uint64_t n;        /* so far */
-	json_t *all;       /* --json: the pages together */
+	uint64_t max; /* 0: all */
+	uint64_t n;   /* so far */
+	json_t *all;  /* --json: the pages together */
 	bool is_changed;
 };
 
@@ -153,8 +153,8 @@ int run_snapshot_changed(struct cli *cli)
 		status = cli_find_snapshot(cli, cli->line.arguments[1], &second);
 	if (status != EXIT_OK)
 		return status;
-	l.path = client_printf(cli->client, "/v1/snapshots/%s/changed-blocks?first=%s&", second,
-			       first);
+	l.path =
+	    client_printf(cli->client, "/v1/snapshots/%s/changed-blocks?first=%s&", second, first);
 	return list(cli, &l);
 }
 

@@ -41,8 +41,8 @@ enum side { SECOND, FIRST, SIDES };
 /* t->private. */
 struct block_reading {
 	struct task *task;
-	struct list link;  /* control->block_line */
-	unsigned opening;  /* the side that is, or is opened next */
+	struct list link; /* control->block_line */
+	unsigned opening; /* the side that is, or is opened next */
 	unsigned n_sides;
 	struct id id[SIDES];
 	uint64_t from;
@@ -130,7 +130,7 @@ static int make_room(struct block_reading *b, struct control_op *op)
 {
 	bool is_list = op->kind != CONTROL_SNAPSHOT_BLOCK;
 
-	b->walk.max = !is_list               ? 1
+	b->walk.max = !is_list                 ? 1
 		      : op->blocks.max_results ? (uint32_t)op->blocks.max_results
 					       : CONTROL_PAGE_MAX;
 	b->walk.blocks = b->blocks = arena_calloc(&op->memory, b->walk.max, sizeof(*b->blocks));
@@ -204,7 +204,8 @@ static int check_pair(struct block_reading *b)
 				    first_id, second_id);
 	if (first->size > second->size)
 		return control_fail(error, "InvalidParameterValue", -EINVAL,
-				    "Snapshot '%s' (%" PRIu64 " bytes) is larger than '%s' (%" PRIu64
+				    "Snapshot '%s' (%" PRIu64
+				    " bytes) is larger than '%s' (%" PRIu64
 				    "), and volumes only grow: name the older one first.",
 				    first_id, first->size, second_id, second->size);
 	return 0;
@@ -218,8 +219,8 @@ static int check_index(struct block_reading *b)
 	if (b->task->op->kind != CONTROL_SNAPSHOT_BLOCK || b->from < n)
 		return 0;
 	return control_fail(&b->task->error, "InvalidParameterValue", -EINVAL,
-			    "index: block %" PRIu64 " is beyond the snapshot's size: it has %" PRIu64
-			    " blocks of 512 KiB",
+			    "index: block %" PRIu64
+			    " is beyond the snapshot's size: it has %" PRIu64 " blocks of 512 KiB",
 			    b->from, n);
 }
 

@@ -169,6 +169,15 @@ struct control_bad {
 	const char *why;
 };
 
+#define CONTROL_DAMAGE_MAX 32
+
+/* A piece of a snapshot that can't be read. */
+struct control_damage {
+	uint64_t offset;
+	uint64_t length;
+	const char *why; /* names the object */
+};
+
 struct control_snapshot {
 	const char *id;
 	const char *name;   /* the tag "Name", or "" */
@@ -185,6 +194,14 @@ struct control_snapshot {
 	const char *error_text; /* why the state is "error", or why it takes so long */
 	unsigned n_tags;
 	struct control_tag *tags; /* by key */
+	/* The newest verification of it that this daemon knows of. */
+	bool verifying;
+	uint64_t verified_bytes;  /* looked at */
+	uint64_t verified;        /* when it ended; 0: it did not */
+	uint64_t bad_bytes;       /* found; all of them, while damage has the first */
+	const char *verify_error; /* why it came to nothing, or "" */
+	unsigned n_damage;
+	struct control_damage *damage;
 };
 
 /* Checksums are the SHA-256 of the block's bytes in base64; NULL: it holds nothing there. */
@@ -195,11 +212,11 @@ struct control_block {
 };
 
 struct control_blocks {
-	uint64_t size;               /* of the snapshot's volume */
-	uint64_t first_size;         /* CHANGED: of the older one's */
-	uint32_t block_size;         /* bytes */
+	uint64_t size;                /* of the snapshot's volume */
+	uint64_t first_size;          /* CHANGED: of the older one's */
+	uint32_t block_size;          /* bytes */
 	struct control_block *blocks; /* op->n_items, in order; SNAPSHOT_BLOCK: that one */
-	const void *data;            /* SNAPSHOT_BLOCK: its block_size bytes, verified */
+	const void *data;             /* SNAPSHOT_BLOCK: its block_size bytes, verified */
 };
 
 struct control_instance {
@@ -330,6 +347,8 @@ enum control_kind {
 	CONTROL_SNAPSHOT_BLOCKS,  /* of a completed one, which hold something; reads no data */
 	CONTROL_SNAPSHOT_CHANGED, /* in which two differ; reads no data */
 	CONTROL_SNAPSHOT_BLOCK,   /* one, with its data */
+	CONTROL_SNAPSHOT_VERIFY,  /* done when it has begun; result as of a list */
+	CONTROL_SNAPSHOT_VERIFY_STOP,
 	CONTROL_INSTANCE_REGISTER,
 	CONTROL_INSTANCE_LIST,
 	CONTROL_INSTANCE_DEREGISTER, /* one without volumes */
@@ -379,6 +398,10 @@ struct control_op {
 			const char *snapshot;
 			uint64_t index;
 		} block;
+		struct {
+			const char *snapshot;
+			uint64_t rate; /* bytes a second; 0: as fast as it goes */
+		} snapshot_verify;
 		struct {
 			const char *volume;
 			uint64_t size; /* the new one, not less than the old */

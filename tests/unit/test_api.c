@@ -205,6 +205,31 @@ static void query_detach(void **state)
 	arena_free(&p.memory);
 }
 
+/* A number is digits alone, and what must be there is missed. */
+static void query_number(void **state)
+{
+	const struct api_field *fields = route_of(CONTROL_SNAPSHOT_BLOCK)->query;
+	static const char *const malformed[] = {"",   "-1",   "1x",
+						" 1", "1KiB", "1234567890123456789"};
+	struct api_parameter index = {"index", "123456789012345678"};
+	struct parsed p = {0};
+
+	(void)state;
+	assert_int_equal(api_parse_query(&index, 1, fields, &p.op, &p.memory, &p.error), 0);
+	assert_int_equal(p.op.block.index, 123456789012345678);
+	for (size_t i = 0; i < sizeof(malformed) / sizeof(malformed[0]); i++) {
+		index.value = malformed[i];
+		p.error = (struct api_error){0};
+		assert_int_equal(api_parse_query(&index, 1, fields, &p.op, &p.memory, &p.error),
+				 -1);
+		assert_string_equal(p.error.code, API_INVALID_PARAMETER);
+	}
+	p.error = (struct api_error){0};
+	assert_int_equal(api_parse_query(NULL, 0, fields, &p.op, &p.memory, &p.error), -1);
+	assert_string_equal(p.error.code, API_MISSING_PARAMETER);
+	arena_free(&p.memory);
+}
+
 /* Values of one filter are gathered from anywhere in the query; names stay apart. */
 static void query_list(void **state)
 {
@@ -465,6 +490,7 @@ int main(void)
 	    cmocka_unit_test(body_refused_where_there_is_none),
 	    cmocka_unit_test(body_nesting_is_bounded),
 	    cmocka_unit_test(query_detach),
+	    cmocka_unit_test(query_number),
 	    cmocka_unit_test(query_list),
 	    cmocka_unit_test(query_list_refuses),
 	    cmocka_unit_test(route_finds),

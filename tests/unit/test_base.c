@@ -2,6 +2,7 @@
  *
  * base/: sizes and ids as text, the bounded cursor, lists, pools, checksums.
  */
+#include "base/base64.h"
 #include "base/bytes.h"
 #include "base/crc32c.h"
 #include "base/err.h"
@@ -14,8 +15,33 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #include <cmocka.h>
+
+/* The vectors of RFC 4648, section 10, and a byte of each digit's end. */
+static void base64_vectors(void **state)
+{
+	static const char *const cases[][2] = {
+	    {"", ""},
+	    {"f", "Zg=="},
+	    {"fo", "Zm8="},
+	    {"foo", "Zm9v"},
+	    {"foob", "Zm9vYg=="},
+	    {"fooba", "Zm9vYmE="},
+	    {"foobar", "Zm9vYmFy"},
+	    {"\xfb\xff\xfe", "+//+"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char text[BASE64_TEXT(6)];
+		size_t len = strlen(cases[i][0]);
+
+		assert_string_equal(base64_encode((const uint8_t *)cases[i][0], len, text),
+				    cases[i][1]);
+	}
+}
 
 /* The forms that the header lists mean what it says. */
 static void size_parse_forms(void **state)
@@ -323,7 +349,8 @@ int main(void)
 	    cmocka_unit_test(cursor_overrun),    cmocka_unit_test(list_order),
 	    cmocka_unit_test(list_remove_twice), cmocka_unit_test(pool_exhaustion),
 	    cmocka_unit_test(pool_alignment),    cmocka_unit_test(crc32c_check_value),
-	    cmocka_unit_test(crc32c_seed),       cmocka_unit_test(err_context),
+	    cmocka_unit_test(base64_vectors),    cmocka_unit_test(crc32c_seed),
+	    cmocka_unit_test(err_context),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
