@@ -73,13 +73,13 @@ static json_t *page(const char *name, json_t *array, const struct control_op *op
 
 static json_t *attachment(const struct control_attachment *a)
 {
-	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:b, s:o, s:o, s:o, s:I}", "id",
-			 text(a->id), "volume", text(a->volume), "instance", text(a->instance),
-			 "device", text(a->device), "state", text(a->state), "generation",
-			 number(a->generation), "attach_time", when(a->attach_time),
-			 "delete_on_termination", a->delete_on_termination, "export_name",
-			 text(a->export_name), "uri", text_or_null(a->uri), "tcp_uri",
-			 text_or_null(a->tcp_uri), "connections", number(a->connections));
+	return json_pack(
+	    "{s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:b, s:o, s:o, s:o, s:I, s:o}", "id", text(a->id),
+	    "volume", text(a->volume), "instance", text(a->instance), "device", text(a->device),
+	    "state", text(a->state), "generation", number(a->generation), "attach_time",
+	    when(a->attach_time), "delete_on_termination", a->delete_on_termination, "export_name",
+	    text(a->export_name), "uri", text_or_null(a->uri), "tcp_uri", text_or_null(a->tcp_uri),
+	    "connections", number(a->connections), "error", text(a->error_text));
 }
 
 static json_t *attachments(const struct control_attachment *all, unsigned n)
@@ -112,15 +112,24 @@ static json_t *counters(const struct control_counters *c)
 	    number(c->moved_bytes), "map_bytes", number(c->map_bytes));
 }
 
+static json_t *stalled(const struct control_volume *v)
+{
+	if (!v->stalled_text)
+		return json_null();
+	return json_pack("{s:o, s:f, s:o}", "io", text(v->stalled_io), "seconds",
+			 (double)v->stalled_ns / 1e9, "text", text(v->stalled_text));
+}
+
 static json_t *volume(const struct control_volume *v)
 {
-	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:o}", "id", text(v->id),
-			 "name", text(v->name), "snapshot",
+	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "id",
+			 text(v->id), "name", text(v->name), "snapshot",
 			 text_or_null(v->snapshot && *v->snapshot ? v->snapshot : NULL), "state",
 			 text(v->state), "zone", text(v->zone), "size", number(v->size),
 			 "create_time", when(v->create_time), "error", text(v->error_text), "tags",
 			 tags(v->tags, v->n_tags), "attachments",
-			 attachments(v->attachments, v->n_attachments));
+			 attachments(v->attachments, v->n_attachments), "io_performance",
+			 text(v->io_performance), "stalled", stalled(v));
 }
 
 static json_t *instance(const struct control_instance *i)
@@ -154,6 +163,8 @@ json_t *api_render_volume(const struct control_op *op)
 		json_object_set_new(object, "base_bytes", json_integer(number(v->base_bytes)));
 		json_object_set_new(object, "hydrated_bytes",
 				    json_integer(number(v->hydrated_bytes)));
+		json_object_set_new(object, "unreadable_bytes",
+				    json_integer(number(v->unreadable_bytes)));
 		json_object_set_new(object, "bad", bad_places(v));
 		json_object_set_new(object, "more_bad", json_boolean(v->more_bad));
 	}

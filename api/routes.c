@@ -13,6 +13,7 @@ static const struct api_field create_body[] = {
     {"size", ARGUMENT(create.size), FIELD_SIZE, false},
     {"snapshot", ARGUMENT(create.snapshot), FIELD_TEXT, false},
     {"initialization_rate", ARGUMENT(create.initialization_rate), FIELD_SIZE, false},
+    {"full", ARGUMENT(create.full), FIELD_SWITCH, false},
     {"name", ARGUMENT(create.name), FIELD_TEXT, false},
     {"tags", ARGUMENT(create.tags), FIELD_TAGS, false},
     {"client_token", ARGUMENT(create.client_token), FIELD_TEXT, false},
@@ -26,6 +27,13 @@ static const struct api_field resize_body[] = {
 
 static const struct api_field snapshot_body[] = {
     {"volume", ARGUMENT(snapshot_create.volume), FIELD_TEXT, true},
+    {"description", ARGUMENT(snapshot_create.description), FIELD_TEXT, false},
+    {"tags", ARGUMENT(snapshot_create.tags), FIELD_TAGS, false},
+    {.name = NULL},
+};
+
+static const struct api_field group_body[] = {
+    {"exclude_boot", ARGUMENT(snapshot_create.exclude_boot), FIELD_SWITCH, false},
     {"description", ARGUMENT(snapshot_create.description), FIELD_TEXT, false},
     {"tags", ARGUMENT(snapshot_create.tags), FIELD_TAGS, false},
     {.name = NULL},
@@ -258,6 +266,16 @@ const struct route routes[] = {
 	.status = 200,
 	.id_offset = ARGUMENT(deregister.instance),
 	.render = api_render_instance,
+    },
+    {
+	.method = "POST",
+	.path = "/v1/instances/{id}/snapshots",
+	.summary = "take snapshots of all volumes of an instance, at one point",
+	.op = CONTROL_SNAPSHOT_GROUP,
+	.status = 201,
+	.id_offset = ARGUMENT(snapshot_create.instance),
+	.body = group_body,
+	.render = api_render_snapshots,
     },
     {
 	.method = "GET",

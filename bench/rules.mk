@@ -46,18 +46,17 @@ bench-check:
 
 .PHONY: bench bench-gc bench-many bench-recovery bench-map bench-check
 
-# The snapshot repository: DIR, MiB and rounds by BENCH_DIR, BENCH_MIB, BENCH_ROUNDS.
+# Snapshots: BENCH_FORM=quick, BENCH_PUBLISH. The first program is the repository without a daemon.
 BENCH_REPOSITORY := $(BUILD)/bench/repository
 $(BENCH_REPOSITORY): $(call obj,bench/repository/repository.c $(CORE) $(REAL))
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_REAL)
 
-bench-repository: ## Measure uploads to a snapshot repository against cp and fsync
-	@scripts/setup.sh build
-	@$(SUBMAKE) $(BENCH_REPOSITORY)
-	@dir=$$(mktemp -d $(or $(BENCH_DIR),.)/bench-repository.XXXXXX) && \
-		trap 'rm -rf "$$dir"' EXIT && \
-		$(BENCH_REPOSITORY) "$$dir" $(or $(BENCH_MIB),512) $(or $(BENCH_ROUNDS),5)
+bench-repository: ## Measure snapshots, their upload, restore and deletion
+	@scripts/setup.sh build bench
+	@$(SUBMAKE) all $(NBDLOAD) $(BENCH_REPOSITORY)
+	/usr/bin/python3 -B bench/repository.py --nbdload $(NBDLOAD) --volumed $(BIN)/volumed \
+		--repository $(BENCH_REPOSITORY)
 
 .PHONY: bench-repository

@@ -80,6 +80,13 @@ static int complain_refused(const struct client_call *call)
 			*message ? message : "the daemon refused, and did not say why");
 }
 
+void cli_nap(void)
+{
+	const struct timespec nap = {.tv_nsec = 200000000};
+
+	nanosleep(&nap, NULL);
+}
+
 int cli_send(struct cli *cli, const struct cli_request *request, json_t **ret_reply)
 {
 	struct client_call call = {

@@ -26,6 +26,8 @@ struct cli_request {
 };
 /* Sends it; what comes back is *ret_reply, the caller's, if the result is EXIT_OK. */
 int cli_send(struct cli *cli, const struct cli_request *request, json_t **ret_reply);
+/* Between two looks at something that takes long. */
+void cli_nap(void);
 /* GET of all pages of a list; *ret_items is one array. `query` is "" or "&name=value...". Stops
  * after `limit` items, if that is not 0. */
 int cli_list(struct cli *cli, const char *path, const char *query, const char *name, unsigned limit,

@@ -12,9 +12,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
-
-#define POLL_MS 200
 
 static int percent(const json_t *v)
 {
@@ -60,11 +57,10 @@ void print_integrity(const json_t *v)
 
 static int ask(struct cli *cli, const char *id, json_t **reply)
 {
-	const struct timespec nap = {.tv_nsec = POLL_MS * 1000000};
 	struct cli_request request = {.method = "GET"};
 
 	request.path = client_printf(cli->client, "/v1/volumes/%s", id);
-	nanosleep(&nap, NULL);
+	cli_nap();
 	json_decref(*reply);
 	*reply = NULL;
 	return cli_send(cli, &request, reply);

@@ -48,9 +48,14 @@ const struct cli_option cli_options[OPT_COUNT] = {
 	[OPT_INITIALIZATION_RATE] = {"initialization-rate", "SIZE",
 		"bytes a second at which the snapshot's blocks are copied behind, as 100MiB "
 		"(default: the daemon's hydration-rate)"},
+	[OPT_FULL] = {"full", NULL,
+		"make it available only when all of the snapshot is copied"},
+	[OPT_EXCLUDE_BOOT] = {"exclude-boot", NULL,
+		"with --instance: not its boot volume, /dev/sda1 or /dev/xvda"},
 	[OPT_DESCRIPTION] = {"description", "TEXT", "what it is for, at most 255 bytes"},
 	[OPT_WAIT_COMPLETED] = {"wait-completed", NULL,
-		"wait until it is done (of a snapshot: in the repository), and show how far it is"},
+		"wait until it is done (a snapshot: in the repository; a volume: copied), and show "
+		"how far it is"},
 	[OPT_RATE] = {"rate", "SIZE",
 		"bytes a second that it reads, as 100MiB (default: 64MiB)"},
 	[OPT_STOP] = {"stop", NULL, "stop the one that is under way"},
@@ -72,13 +77,13 @@ const struct cli_group cli_groups[] = {
 const struct cli_command cli_commands[] = {
 	{"volume create", {{0}},
 	 BIT(OPT_SIZE) | BIT(OPT_NAME) | BIT(OPT_TAG) | BIT(OPT_CLIENT_TOKEN) | BIT(OPT_SNAPSHOT) |
-	     BIT(OPT_INITIALIZATION_RATE),
+	     BIT(OPT_INITIALIZATION_RATE) | BIT(OPT_FULL) | BIT(OPT_WAIT_COMPLETED),
 	 0,
 	 "make a volume, empty or of a snapshot",
 	 "An empty one needs a --size; it reads as zeroes until it is written, and takes only the "
 	 "space that is. One that is made of a snapshot has at least the snapshot's size, and can "
 	 "be used at once: what is read first is copied first, and the rest behind it, attached "
-	 "or not.",
+	 "or not. With --full it is creating until all is copied, and then as fast as any other.",
 	 run_volume_create},
 	{"volume list", {{0}}, BIT(OPT_FILTER), 0,
 	 "list volumes",
@@ -104,7 +109,8 @@ const struct cli_command cli_commands[] = {
 	{"detach", {VOL}, BIT(OPT_INSTANCE) | BIT(OPT_DEVICE) | BIT(OPT_FORCE), 0,
 	 "detach a volume",
 	 "Waits until what its clients have sent is written and answered. Unmount in the guest "
-	 "first.",
+	 "first. If the disk below does not answer, it is said what the detach waits for, and the "
+	 "exit status is 1; it goes on, and no client can use the volume any more.",
 	 run_detach},
 	{"scrub", {VOL}, BIT(OPT_RATE) | BIT(OPT_WAIT_COMPLETED) | BIT(OPT_STOP), 0,
 	 "read all that a volume holds, and tell what is bad",
@@ -113,12 +119,15 @@ const struct cli_command cli_commands[] = {
 	 "volume's health is impaired as long. With --wait-completed the exit status is 1 if "
 	 "anything is bad.",
 	 run_scrub},
-	{"snapshot create", {VOL},
-	 BIT(OPT_DESCRIPTION) | BIT(OPT_NAME) | BIT(OPT_TAG) | BIT(OPT_WAIT_COMPLETED), 0,
-	 "take a snapshot of a volume, attached or not",
+	{"snapshot create", {{"VOL", true, WORDS_VOLUMES}},
+	 BIT(OPT_DESCRIPTION) | BIT(OPT_NAME) | BIT(OPT_TAG) | BIT(OPT_WAIT_COMPLETED) |
+	     BIT(OPT_INSTANCE) | BIT(OPT_EXCLUDE_BOOT),
+	 0,
+	 "take a snapshot of a volume, or of all that an instance has",
 	 "It holds what the volume holds when the command returns, and the volume goes on. It is "
 	 "pending while what has changed since the volume's newest completed snapshot is copied "
-	 "to the repository. A volume can have five that are pending.",
+	 "to the repository. A volume can have five that are pending. With --instance in place of "
+	 "VOL, it is one snapshot of each volume attached to the instance, all at one point.",
 	 run_snapshot_create},
 	{"snapshot list", {{0}}, BIT(OPT_FILTER), 0,
 	 "list the region's snapshots",

@@ -33,6 +33,8 @@ static int take_origin(struct cli *cli, uint64_t *ret_bytes, const char **ret_sn
 	*ret_snapshot = NULL;
 	if (!size && !snapshot)
 		return cli_fail(EXIT_USAGE, "--size SIZE is missing (or --snapshot SNAP)");
+	if (cli->line.given & OPTION_BIT(OPT_FULL) && !snapshot)
+		return cli_fail(EXIT_USAGE, "--full needs a --snapshot SNAP");
 	if (rate && !snapshot)
 		return cli_fail(EXIT_USAGE, "--initialization-rate needs a --snapshot SNAP");
 	if (size)
@@ -41,6 +43,37 @@ static int take_origin(struct cli *cli, uint64_t *ret_bytes, const char **ret_sn
 		status = cli_parse_size(rate, ret_rate);
 	if (status == EXIT_OK && snapshot)
 		status = cli_find_snapshot(cli, snapshot, ret_snapshot);
+	return status;
+}
+
+static unsigned percent_copied(const json_t *v)
+{
+	uint64_t all = get_number(v, "base_bytes");
+
+	return all ? (unsigned)(get_number(v, "hydrated_bytes") * 100 / all) : 0;
+}
+
+/* Replaces *reply by the volume once it needs its snapshot no more. */
+static int wait_copied(struct cli *cli, json_t **reply)
+{
+	const char *id = client_printf(cli->client, "%s", get_text(*reply, "id"));
+	struct cli_request request = {.method = "GET"};
+	int status = id ? EXIT_OK : cli_out_of_memory();
+
+	if (status == EXIT_OK)
+		request.path = volume_path(cli, id, "");
+	while (status == EXIT_OK && *get_text(*reply, "snapshot") &&
+	       strcmp(get_text(*reply, "state"), "error") != 0) {
+		print_progress("%s: %u %% is copied", id, percent_copied(*reply));
+		cli_nap();
+		json_decref(*reply);
+		*reply = NULL;
+		status = cli_send(cli, &request, reply);
+	}
+	print_progress_end();
+	if (status == EXIT_OK && *get_text(*reply, "snapshot"))
+		status = cli_fail(EXIT_FAILED, "%s is %s: %s", id, get_text(*reply, "state"),
+				  get_text(*reply, "error"));
 	return status;
 }
 
@@ -55,7 +88,7 @@ int run_volume_create(struct cli *cli)
 	char size[SIZE_TEXT_MAX];
 	uint64_t bytes = 0;
 	json_t *tags = NULL;
-	json_t *reply;
+	json_t *reply = NULL;
 	uint64_t rate = 0;
 	const char *snapshot;
 	int status = take_origin(cli, &bytes, &snapshot, &rate);
@@ -64,14 +97,19 @@ int run_volume_create(struct cli *cli)
 		status = cli_tags(&cli->line, &tags);
 	if (status != EXIT_OK)
 		return status;
-	request.body = json_pack("{s:I, s:o, s:s*, s:s*, s:I}", "size", (json_int_t)bytes, "tags",
-				 tags, "name", cli->line.value[OPT_NAME], "snapshot", snapshot,
-				 "initialization_rate", (json_int_t)rate);
+	request.body = json_pack("{s:I, s:o, s:s*, s:s*, s:I, s:b}", "size", (json_int_t)bytes,
+				 "tags", tags, "name", cli->line.value[OPT_NAME], "snapshot",
+				 snapshot, "initialization_rate", (json_int_t)rate, "full",
+				 (cli->line.given & OPTION_BIT(OPT_FULL)) != 0);
 	if (!request.body)
 		return cli_fail(EXIT_USAGE, "--name is no UTF-8");
 	status = cli_send(cli, &request, &reply);
-	if (status != EXIT_OK)
+	if (status == EXIT_OK && cli->line.given & OPTION_BIT(OPT_WAIT_COMPLETED))
+		status = wait_copied(cli, &reply);
+	if (status != EXIT_OK) {
+		json_decref(reply);
 		return status;
+	}
 	if (cli->json)
 		cli_print_json(reply);
 	else if (cli->quiet)
@@ -85,7 +123,21 @@ int run_volume_create(struct cli *cli)
 
 /* ---- list -------------------------------------------------------------------------- */
 
-static int print_volumes(const json_t *volumes)
+static bool is_stalled(const json_t *v)
+{
+	return json_is_object(json_object_get(v, "stalled"));
+}
+
+static const char *list_state(struct cli *cli, const json_t *v)
+{
+	const char *state = get_text(v, "state");
+	const char *text =
+	    is_stalled(v) ? client_printf(cli->client, "%s, I/O stalled", state) : NULL;
+
+	return text ? text : state;
+}
+
+static int print_volumes(struct cli *cli, const json_t *volumes)
 {
 	static const struct print_column columns[] = {
 	    {"ID", false},     {"NAME", false},     {"SIZE", true},    {"STATE", false},
@@ -104,7 +156,7 @@ static int print_volumes(const json_t *volumes)
 		    get_text(v, "id"),
 		    get_text(v, "name"),
 		    get_size(v, "size", size),
-		    get_text(v, "state"),
+		    list_state(cli, v),
 		    get_text(a, "device"),
 		    get_text(a, "instance"),
 		    cli_time(get_text(v, "create_time"), created),
@@ -135,7 +187,7 @@ int run_volume_list(struct cli *cli)
 	} else if (cli->quiet) {
 		cli_print_ids(volumes);
 	} else {
-		status = print_volumes(volumes);
+		status = print_volumes(cli, volumes);
 	}
 	json_decref(volumes);
 	return status;
@@ -150,6 +202,8 @@ static void print_attachment(const json_t *a)
 	print_field("attached to", "%s as %s", get_text(a, "instance"), get_text(a, "device"));
 	print_field("attachment", "%s, %s since %s", get_text(a, "id"), get_text(a, "state"),
 		    cli_time(get_text(a, "attach_time"), when));
+	if (*get_text(a, "error"))
+		print_field("warning", "it is %s: %s", get_text(a, "state"), get_text(a, "error"));
 	if (*get_text(a, "uri"))
 		print_field("URI", "%s", get_text(a, "uri"));
 	if (*get_text(a, "tcp_uri"))
@@ -178,12 +232,15 @@ static void print_counters(const json_t *v)
 
 static void print_origin(const json_t *v)
 {
-	uint64_t all = get_number(v, "base_bytes");
+	uint64_t unreadable = get_number(v, "unreadable_bytes");
+	char size[SIZE_TEXT_MAX];
 
 	print_field("made of", "%s", get_text(v, "snapshot"));
-	if (all)
-		print_field("copied", "%" PRIu64 " %%",
-			    get_number(v, "hydrated_bytes") * 100 / all);
+	if (get_number(v, "base_bytes"))
+		print_field("copied", "%u %%", percent_copied(v));
+	if (unreadable)
+		print_field("can't be read", "%s of the snapshot, which is tried again",
+			    size_format(unreadable, size));
 }
 
 static void print_volume(const json_t *v)
@@ -201,6 +258,8 @@ static void print_volume(const json_t *v)
 	print_field("state", "%s", get_text(v, "state"));
 	if (*get_text(v, "error"))
 		print_field("error", "%s", get_text(v, "error"));
+	if (is_stalled(v))
+		print_field("warning", "%s", get_text(json_object_get(v, "stalled"), "text"));
 	print_field("size", "%s (%" PRIu64 " bytes)", get_size(v, "size", size),
 		    get_number(v, "size"));
 	print_field("zone", "%s", get_text(v, "zone"));
@@ -344,6 +403,25 @@ int run_attach(struct cli *cli)
 	return EXIT_OK;
 }
 
+/* A detach that waits for a disk which does not answer is answered before its end. */
+static int print_detached(struct cli *cli, const char *volume, const json_t *reply)
+{
+	bool detached = strcmp(get_text(reply, "state"), "detached") == 0;
+
+	if (cli->json)
+		cli_print_json(reply);
+	else if (cli->quiet && detached)
+		puts(volume);
+	else if (detached)
+		printf("%s is detached\n", volume);
+	if (detached)
+		return EXIT_OK;
+	return cli_fail(EXIT_FAILED,
+			"%s is still detaching: %s. No client can use it any more; it is detached "
+			"when the disk below answers (volumectl volume show %s)",
+			volume, get_text(reply, "error"), volume);
+}
+
 int run_detach(struct cli *cli)
 {
 	struct cli_request request = {.method = "DELETE"};
@@ -352,6 +430,7 @@ int run_detach(struct cli *cli)
 	const char *volume;
 	const char *instance;
 	const char *query;
+	json_t *reply;
 	int status = find_both(cli, &volume, &instance);
 
 	if (status != EXIT_OK)
@@ -367,5 +446,10 @@ int run_detach(struct cli *cli)
 	request.path = volume_path(cli, volume, query);
 	request.waiting =
 	    client_printf(cli->client, "detaching %s: waiting for its clients", volume);
-	return send_and_say(cli, &request, volume, "is detached");
+	status = cli_send(cli, &request, &reply);
+	if (status != EXIT_OK)
+		return status;
+	status = print_detached(cli, volume, reply);
+	json_decref(reply);
+	return status;
 }

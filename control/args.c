@@ -227,6 +227,7 @@ void args_hash_create(const struct control_op *op, uint64_t ret_hash[2])
 	ret_hash[0] = hash_u64(op->create.size ^ name[0]) + hash_u64(snapshot[0]);
 	ret_hash[1] = hash_u64(op->create.size + name[1]) + hash_u64(snapshot[1]);
 	ret_hash[0] += hash_u64(op->create.initialization_rate);
+	ret_hash[1] += op->create.full;
 	/* A sum over the tags does not depend on their order. */
 	for (unsigned i = 0; i < op->create.n_tags; i++) {
 		uint64_t key[2];

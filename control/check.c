@@ -381,7 +381,8 @@ static bool compare(struct task *t)
 		return false;
 	}
 	k->result->n_volumes++;
-	if ((v->state == CATALOG_CREATING || v->state == CATALOG_DELETING) && !t->disk->uploader)
+	if ((v->state == CATALOG_CREATING || v->state == CATALOG_DELETING) && !t->disk->uploader &&
+	    !t->disk->hydrator)
 		say(k, "%s is %s, and nobody is at it: the next start goes on", k->id,
 		    catalog_volume_state_name(v->state));
 	if (v->resize_to)

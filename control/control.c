@@ -147,6 +147,7 @@ static void control_dispatch(struct control *c, struct control_op *op)
 	    [CONTROL_ATTACH] = control_attach,
 	    [CONTROL_DETACH] = control_detach,
 	    [CONTROL_SNAPSHOT_CREATE] = control_snapshot_create,
+	    [CONTROL_SNAPSHOT_GROUP] = control_snapshot_group,
 	    [CONTROL_SNAPSHOT_LIST] = control_snapshot_list,
 	    [CONTROL_SNAPSHOT_DELETE] = control_snapshot_delete,
 	    [CONTROL_INSTANCE_REGISTER] = control_register,

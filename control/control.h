@@ -105,6 +105,7 @@ struct control_attachment {
 	const char *uri;         /* NBD on the unix socket; NULL: there is none */
 	const char *tcp_uri;     /* the same over TCP; NULL: no TCP listener */
 	uint64_t connections;    /* NBD clients now */
+	const char *error_text;  /* why attaching or detaching takes so long; "" if it does not */
 };
 
 /* Counters since the volume was opened (attached). */
@@ -139,9 +140,16 @@ struct control_volume {
 	const char *snapshot; /* that it still needs blocks of; "": none */
 	uint64_t scrub_time;  /* when the newest whole scrub ended; 0: never */
 	uint64_t scrub_bad;   /* places that it found */
+	/* As EBS says it: "normal", "stalled": I/O to the disk below does not complete,
+	 * "not-applicable": it is not open. */
+	const char *io_performance;
+	const char *stalled_io;   /* which; NULL: none */
+	uint64_t stalled_ns;      /* for how long */
+	const char *stalled_text; /* the same as a sentence */
 	/* VOLUME_SHOW of an open volume only. */
-	uint64_t base_bytes;     /* of the volume, that the snapshot covers */
-	uint64_t hydrated_bytes; /* of these, copied or passed by */
+	uint64_t base_bytes;       /* of the volume, that the snapshot covers */
+	uint64_t hydrated_bytes;   /* of these, copied or passed by */
+	uint64_t unreadable_bytes; /* of these, that the snapshot could not give lately */
 	bool is_open;
 	const char *health; /* "ok", "impaired", "failed" */
 	struct control_counters counters;
@@ -300,6 +308,7 @@ enum control_kind {
 	CONTROL_ATTACH,          /* done when it is served */
 	CONTROL_DETACH,          /* done when no client of it can do anything more */
 	CONTROL_SNAPSHOT_CREATE, /* done when its point is durable; uploaded behind it */
+	CONTROL_SNAPSHOT_GROUP,  /* the same of all volumes of an instance; result as of a list */
 	CONTROL_SNAPSHOT_LIST,   /* by id: the region's, and this zone's pending ones */
 	CONTROL_SNAPSHOT_DELETE,
 	CONTROL_INSTANCE_REGISTER,
@@ -324,12 +333,15 @@ struct control_op {
 			const char *client_token; /* NULL or "": none */
 			const char *snapshot; /* NULL or "": none. Then size may be 0: as that */
 			uint64_t initialization_rate; /* bytes a second; 0: the default */
+			bool full; /* it is creating until its snapshot is copied */
 		} create;
 		struct {
 			const char *volume;
 		} show, delete;
 		struct {
-			const char *volume;
+			const char *volume;      /* create */
+			const char *instance;    /* group */
+			bool exclude_boot;       /* group: not /dev/sda1, /dev/xvda */
 			const char *description; /* NULL: none */
 			const struct control_tag *tags;
 			unsigned n_tags;
@@ -466,6 +478,10 @@ struct control_stop {
 	void *private;
 };
 void control_stop(struct control *control, struct control_stop *stop);
+/* On control's loop: how many volumes wait for I/O that does not complete, while it stops, too; one
+ * of them, and what it waits for, as a sentence in ret_text. */
+#define CONTROL_STALL_TEXT 256
+unsigned control_stalled(const struct control *control, char ret_text[CONTROL_STALL_TEXT]);
 /* It is stopped, or was never started. NULL is legal. */
 void control_free(struct control *control);
 

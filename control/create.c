@@ -9,7 +9,8 @@
  * WAIT_HOLD and WAIT_ENGINE by FORGET, [WAIT_FORGET] and WAIT_UNDO, if that failed.
  *
  * The row is there, creating, before the engine has it; so a crash leaves no volume that nobody
- * knows. A start goes on from WAIT_BEGIN's end.
+ * knows. A start goes on from WAIT_BEGIN's end. A volume that is wanted in full stays creating
+ * until it is copied (origin.c).
  */
 #include "base/mem.h"
 #include "base/size.h"
@@ -64,6 +65,9 @@ static int check_args(struct control *c, struct control_op *op, uint64_t *ret_si
 		r = control_fail(
 		    &op->error, "InvalidParameterCombination", -EINVAL,
 		    "an initialization rate is for volumes that are made of a snapshot");
+	if (r == 0 && !from_snapshot && op->create.full)
+		r = control_fail(&op->error, "InvalidParameterCombination", -EINVAL,
+				 "only a volume that is made of a snapshot can be copied in full");
 	if (r == 0 && op->create.initialization_rate &&
 	    op->create.initialization_rate < CREATE_RATE_MIN)
 		r = control_fail(&op->error, "InvalidParameterValue", -EINVAL,
@@ -108,6 +112,7 @@ void control_create(struct control *c, struct control_op *op)
 	t->volume.created = t->now;
 	t->volume.base = base;
 	t->volume.hydration_rate = op->create.initialization_rate;
+	t->volume.full = op->create.full ? CATALOG_FULL_WANTED : CATALOG_FULL_NO;
 	snprintf(t->volume.zone, sizeof(t->volume.zone), "%s", c->config.zone);
 	t->state = id_is_zero(base) ? CREATE_BEGIN : CREATE_LOOK;
 	if (start_founding(t) < 0) {
@@ -361,7 +366,10 @@ static int create_confirm(struct catalog *c, struct catalog_job *job)
 	char id[ID_TEXT_MAX];
 	int r;
 
-	t->volume.state = CATALOG_AVAILABLE;
+	if (t->volume.full)
+		t->volume.full = CATALOG_FULL_COPYING;
+	else
+		t->volume.state = CATALOG_AVAILABLE;
 	r = catalog_volume_put(c, &t->volume, &job->err);
 	if (r == 0)
 		r = task_event(c, t, "createVolume",

@@ -84,6 +84,7 @@ int describe_attachment(struct control *control, struct arena *memory,
 	    .attach_time = a->created,
 	    .delete_on_termination = a->delete_on_termination,
 	    .export_name = arena_text(memory, a->export_name),
+	    .error_text = "",
 	};
 	if (ret_a->id && ret_a->volume && ret_a->instance && ret_a->device && ret_a->export_name &&
 	    make_uris(control, memory, ret_a))
@@ -142,6 +143,7 @@ int describe_volume(struct catalog *c, struct control *control, struct arena *me
 	    .snapshot =
 		id_is_zero(v->base) ? "" : id_text(memory, v->base, CATALOG_SNAPSHOT_PREFIX),
 	    .health = "",
+	    .io_performance = "not-applicable",
 	};
 	if (!ret_v->id || !ret_v->zone || !ret_v->error_text || !ret_v->snapshot)
 		return err_set(err, -ENOMEM, "out of memory");
@@ -204,8 +206,10 @@ int describe_instance(struct catalog *c, struct control *control, struct arena *
 	return r;
 }
 
-void describe_live(struct control *c, struct control_attachment *a)
+void describe_live(struct control *c, struct arena *memory, struct control_attachment *a)
 {
+	struct stall stall;
+	char *text;
 	struct disk *d;
 	struct id id;
 
@@ -214,6 +218,11 @@ void describe_live(struct control *c, struct control_attachment *a)
 	d = disk_find(c, id);
 	if (d && d->port)
 		a->connections = d->port->n_claims;
+	if (!d || strcmp(a->state, "attached") == 0 || !stall_look(d, &stall))
+		return;
+	text = arena_text(memory, stall.text);
+	if (text)
+		a->error_text = text;
 }
 
 /* ---- Lists ------------------------------------------------------------------------- */
@@ -458,18 +467,25 @@ void control_list(struct control *c, struct control_op *op)
 	control_finish(c, op);
 }
 
+static void volume_live(struct task *t, struct control_volume *v)
+{
+	stall_describe(t->control, &t->op->memory, v);
+	for (unsigned i = 0; i < v->n_attachments; i++)
+		describe_live(t->control, &t->op->memory, &v->attachments[i]);
+}
+
 static void list_step(struct task *t)
 {
 	struct control_op *op = t->op;
 
 	if (task_job_ok(t) && op->kind == CONTROL_VOLUME_LIST) {
 		for (unsigned i = 0; i < op->n_items; i++)
-			for (unsigned k = 0; k < op->result.volumes[i].n_attachments; k++)
-				describe_live(t->control, &op->result.volumes[i].attachments[k]);
+			volume_live(t, &op->result.volumes[i]);
 	} else if (!t->error.code && op->kind == CONTROL_INSTANCE_LIST) {
 		for (unsigned i = 0; i < op->n_items; i++)
 			for (unsigned k = 0; k < op->result.instances[i].n_attachments; k++)
-				describe_live(t->control, &op->result.instances[i].attachments[k]);
+				describe_live(t->control, &op->memory,
+					      &op->result.instances[i].attachments[k]);
 	}
 	task_end(t);
 }
@@ -569,9 +585,12 @@ static void take_stats(struct task *t, const struct volume_stats *s)
 	struct control_volume *v = t->op->result.volumes;
 
 	v->is_open = true;
-	v->health = health_name(s->health);
+	/* EBS calls stalled I/O impaired, too. */
+	v->health =
+	    health_name(s->health == VOLUME_OK && s->is_stuck ? VOLUME_IMPAIRED : s->health);
 	v->base_bytes = s->base_size;
 	v->hydrated_bytes = s->hydrated;
+	v->unreadable_bytes = s->hydrate_failed;
 	v->scrub_bytes = s->scrub_bytes;
 	v->scrub_found = s->scrub_bad;
 	v->counters = (struct control_counters){
@@ -625,8 +644,7 @@ static void show_what_is_wrong(struct task *t)
 	v->scrubbing = d && d->scrub;
 	if (text)
 		v->error_text = text;
-	for (unsigned i = 0; i < v->n_attachments; i++)
-		describe_live(t->control, &v->attachments[i]);
+	volume_live(t, v);
 }
 
 static void show_step(struct task *t)

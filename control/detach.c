@@ -12,6 +12,10 @@
  * can reach the volume, whatever is on the wire (E7). With `force` the gate closes at once, and the
  * clients are dropped; a forced detach that comes while another waits hurries that one up.
  *
+ * Where what is inside waits for a disk that does not answer, nobody may have the volume before it
+ * does: what is on its way could still land. Whoever asked for the detach gets the attachment as it
+ * is, `detaching`, with the reason; the machine goes on.
+ *
  * A start finds nobody inside: it goes on from CONFIRM.
  */
 #include "base/check.h"
@@ -61,7 +65,7 @@ void control_detach(struct control *c, struct control_op *op)
 		control_finish(c, op);
 		return;
 	}
-	t->force = op->detach.force;
+	t->force = t->forced = op->detach.force;
 	task_take(t, volume);
 }
 
@@ -97,6 +101,8 @@ static bool detach_join(struct control *c, struct control_op *op, struct id volu
 	    (op->detach.device && strcmp(op->detach.device, t->attachment.device) != 0))
 		return false;
 	list_add_tail(&t->joined, &op->node);
+	t->forced |= op->detach.force;
+	detach_on_stall(t);
 	if (op->detach.force && !t->force) {
 		t->force = true;
 		if (t->state == DETACH_WAIT_CLAIMS)
@@ -179,6 +185,7 @@ static void detach_step(struct task *t)
 			continue;
 		case DETACH_GATE:
 			close_gate(t);
+			detach_on_stall(t);
 			return;
 		case DETACH_WAIT_DRAINED:
 			if (d->port->state != PORT_CLOSED)
@@ -192,6 +199,7 @@ static void detach_step(struct task *t)
 			if (disk_is_needed(d)) /* by what closes it */
 				continue;
 			task_close(t, DETACH_WAIT_CLOSE);
+			detach_on_stall(t);
 			return;
 		case DETACH_WAIT_CLOSE:
 			task_closed(t);
@@ -254,23 +262,48 @@ static int detach_begin(struct catalog *c, struct catalog_job *job)
 	return r;
 }
 
-static int put_result(struct task *t, struct control_op *op)
+static int put_result(struct task *t, struct control_op *op, const char *state)
 {
 	int r = task_describe_attachment(t, op);
 
 	if (r == 0 && op)
-		op->result.attachment->state = "detached";
+		op->result.attachment->state = state;
 	return r;
 }
 
-static int put_results(struct task *t)
+static int put_results(struct task *t, const char *state)
 {
-	int r = put_result(t, t->op);
+	int r = put_result(t, t->op, state);
 
 	/* Nobody joins while this runs. */
 	list_for_each (&t->joined, node)
-		r = r < 0 ? r : put_result(t, list_entry(node, struct control_op, node));
+		r = r < 0 ? r : put_result(t, list_entry(node, struct control_op, node), state);
 	return r;
+}
+
+/* ---- While the disk does not answer ------------------------------------------------ */
+
+static bool is_inside(const struct task *t)
+{
+	return t->step == detach_step &&
+	       (t->state == DETACH_WAIT_DRAINED || t->state == DETACH_WAIT_CLOSE);
+}
+
+void detach_on_stall(struct task *t)
+{
+	struct stall stall;
+
+	if (!is_inside(t) || (!t->op && list_empty(&t->joined)) || !stall_look(t->disk, &stall) ||
+	    put_results(t, "detaching") < 0)
+		return;
+	if (t->op)
+		describe_live(t->control, &t->op->memory, t->op->result.attachment);
+	list_for_each (&t->joined, node) {
+		struct control_op *op = list_entry(node, struct control_op, node);
+
+		describe_live(t->control, &op->memory, op->result.attachment);
+	}
+	task_answer(t);
 }
 
 static int detach_confirm(struct catalog *c, struct catalog_job *job)
@@ -284,10 +317,10 @@ static int detach_confirm(struct catalog *c, struct catalog_job *job)
 	if (r == 0)
 		r = catalog_volume_put(c, &t->volume, &job->err);
 	if (r == 0)
-		r = task_event(
-		    c, t, "detachVolume", id_format(t->volume.id, CATALOG_VOLUME_PREFIX, id),
-		    "from %s as %s%s",
-		    id_format(t->attachment.instance, CATALOG_INSTANCE_PREFIX, instance),
-		    t->attachment.device, t->op && t->op->detach.force ? ", forced" : "");
-	return r == 0 ? put_results(t) : r;
+		r = task_event(c, t, "detachVolume",
+			       id_format(t->volume.id, CATALOG_VOLUME_PREFIX, id),
+			       "from %s as %s%s",
+			       id_format(t->attachment.instance, CATALOG_INSTANCE_PREFIX, instance),
+			       t->attachment.device, t->forced ? ", forced" : "");
+	return r == 0 ? put_results(t, "detached") : r;
 }

@@ -30,6 +30,7 @@ struct disk *disk_find_or_make(struct control *c, struct id id)
 	d->control = c;
 	d->id = id;
 	list_init(&d->waiting);
+	stall_init(d);
 	list_add_tail(bucket_of(c, id), &d->node);
 	return d;
 }

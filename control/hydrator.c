@@ -117,7 +117,8 @@ static bool is_wanted(const struct task *t)
 	enum catalog_volume_state state = t->volume.state;
 
 	return !h->over && !t->control->stopping && !id_is_zero(t->volume.base) &&
-	       (state == CATALOG_AVAILABLE || (state == CATALOG_IN_USE && t->disk->volume));
+	       (state == CATALOG_AVAILABLE || state == CATALOG_CREATING ||
+		(state == CATALOG_IN_USE && t->disk->volume));
 }
 
 static void on_timer(struct io_op *op)

@@ -14,6 +14,7 @@
  *   snapshot.c   snapshots: create, delete  snapshot_list.c  list and show
  *   uploader.c   a volume's pending snapshots, one after the other
  *   upload.c     one pinned root into the repository
+ *   stall.c      volumes whose I/O does not complete
  *   sweeper.c    gives the space of deleted snapshots back
  *   snapdev.c    completed snapshots as read-only exports
  *   args.c       what callers pass          filter.c  filters, pages
@@ -130,8 +131,11 @@ struct disk {
 	struct control *control;
 	struct id id;
 	struct list node;
-	struct home *home;          /* while it is open, or being opened */
-	struct volume *volume;      /* NULL: not open */
+	struct home *home;         /* while it is open, or being opened */
+	struct volume *volume;     /* NULL: not open */
+	struct volume_stall stall; /* its I/O, also while it is opened or closed */
+	_Atomic bool stall_told;   /* stall_msg is on its way */
+	struct io_msg stall_msg;
 	struct port *port;          /* of the attachment that is served, or will be */
 	struct err open_error;      /* attached, but it could not be opened */
 	struct task *task;          /* that has it */
@@ -188,7 +192,8 @@ struct task {
 	struct catalog_attachment attachment;
 	struct catalog_instance instance;
 	struct catalog_snapshot snapshot;
-	bool force;        /* detach */
+	bool force;        /* detach: at once */
+	bool forced;       /* since somebody asked for that */
 	bool was_whole;    /* attach: resumed, and attached already before */
 	bool opened_twice; /* for its pins: as deleted, or not, and then the other way */
 	bool opened_here;  /* the machine opened the volume, and closes it */
@@ -318,6 +323,26 @@ void hydrator_over(struct disk *d);
 /* Each ends soon: the daemon stops. */
 void hydrators_stop(struct control *c);
 
+/* ---- Stalled I/O (stall.c) --------------------------------------------------------------------
+ */
+
+struct stall {
+	const char *io; /* a constant */
+	uint64_t ns;
+	char text[160]; /* a sentence */
+};
+
+void stall_init(struct disk *d);
+/* False: nothing is stalled. */
+bool stall_look(const struct disk *d, struct stall *ret_stall);
+/* True: t, which would wait behind another one that the stall keeps, need not: its error says why.
+ */
+bool stall_refuses(struct task *t);
+/* The volume of the task, whatever it is, is stalled. */
+void detach_on_stall(struct task *t);
+/* Completes what only memory knows. */
+void stall_describe(struct control *c, struct arena *memory, struct control_volume *v);
+
 /* ---- The sweeper (sweeper.c) -------------------------------------------------------------------
  */
 
@@ -350,6 +375,7 @@ int attach_resume(struct control *c, const struct resume *r);
 int detach_resume(struct control *c, const struct resume *r);
 
 void control_snapshot_create(struct control *c, struct control_op *op);
+void control_snapshot_group(struct control *c, struct control_op *op);
 void control_snapshot_delete(struct control *c, struct control_op *op);
 void control_snapshot_list(struct control *c, struct control_op *op);
 void control_register(struct control *c, struct control_op *op);
@@ -408,7 +434,7 @@ int describe_tags(struct catalog *c, struct arena *memory, const char *resource,
 		  struct control_tag **ret_tags, unsigned *ret_n, const char **ret_name,
 		  struct err *err);
 /* On control's loop: what only memory knows. */
-void describe_live(struct control *c, struct control_attachment *a);
+void describe_live(struct control *c, struct arena *memory, struct control_attachment *a);
 
 bool filter_match(const char *pattern, const char *text);
 int filter_check(const struct control_op *op, struct control_error *error);

@@ -296,6 +296,8 @@ static int hydrated_job(struct catalog *c, struct catalog_job *job)
 
 	if (r < 0)
 		return r;
+	if (t->volume.state == CATALOG_CREATING)
+		t->volume.state = CATALOG_AVAILABLE;
 	t->volume.lineage = t->volume.base;
 	t->volume.base = base;
 	r = catalog_volume_put(c, &t->volume, &job->err);

@@ -169,7 +169,8 @@ static enum scrub_state judge(struct task *t)
 	if (d->scrub)
 		control_fail(&t->error, "IncorrectState", -EINVAL,
 			     "Volume '%s' is being scrubbed already.", id);
-	else if (t->volume.state != CATALOG_AVAILABLE && t->volume.state != CATALOG_IN_USE)
+	else if (t->volume.state != CATALOG_AVAILABLE && t->volume.state != CATALOG_IN_USE &&
+		 !d->hydrator)
 		control_fail(&t->error, "IncorrectState", -EINVAL,
 			     "Volume '%s' is in the '%s' state.", id,
 			     catalog_volume_state_name(t->volume.state));

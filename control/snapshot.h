@@ -17,4 +17,8 @@ int snapshot_describe(struct catalog *c, struct arena *memory, const struct cata
 /* Job: the op's result is this one. */
 int snapshot_result(struct catalog *c, struct task *t, const struct catalog_snapshot *row);
 
+/* Job: the row of t->snapshot, of t->volume, which is checked, with its tags and an event. */
+int snapshot_add(struct catalog *c, struct task *t);
+void snapshot_fail_limit(struct control_error *error);
+
 #endif

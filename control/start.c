@@ -177,13 +177,21 @@ static int take_ids(struct starting *s)
 	return 0;
 }
 
+/* It is made, and wanted in full. */
+static bool is_copying(const struct catalog_volume *v)
+{
+	return v->state == CATALOG_CREATING && v->full == CATALOG_FULL_COPYING;
+}
+
 static int resume_volume(struct starting *s, const struct resume *r)
 {
 	struct control *c = s->control;
 
 	switch (r->volume->state) {
 	case CATALOG_CREATING:
-		return create_resume(c, r);
+		if (!is_copying(r->volume))
+			return create_resume(c, r);
+		break;
 	case CATALOG_DELETING:
 		return delete_resume(c, r);
 	case CATALOG_IN_USE:
@@ -213,7 +221,8 @@ static void resume_row(struct starting *s)
 	s->only = s->volume.id;
 	if (s->volume.state == CATALOG_DELETING)
 		r.ended = NULL;
-	if (s->volume.state == CATALOG_AVAILABLE && !id_is_zero(s->volume.base))
+	if ((s->volume.state == CATALOG_AVAILABLE || is_copying(&s->volume)) &&
+	    !id_is_zero(s->volume.base))
 		hydrator_kick(s->control, s->volume.id);
 	s->n_pending += r.ended != NULL;
 	error = resume_volume(s, &r);
@@ -234,7 +243,7 @@ static void resume_snapshot(struct starting *s)
 	s->state = s->err.code ? START_DONE : s->snapshots_end ? START_FIRST : START_SNAPSHOT;
 	if (s->state != START_SNAPSHOT)
 		return;
-	if (s->snapshot.state == CATALOG_SNAPSHOT_PENDING)
+	if (s->snapshot.state == CATALOG_SNAPSHOT_PENDING && !s->snapshot.cutting)
 		uploader_kick(s->control, s->snapshot.volume);
 	else if (snapshot_delete_resume(s->control, &s->snapshot) < 0)
 		err_set(&s->err, -ENOMEM, "no memory for the snapshots");
@@ -539,16 +548,6 @@ static int meta_job(struct catalog *c, struct catalog_job *job)
 	return r;
 }
 
-static int compare_ids(const void *a, const void *b)
-{
-	const struct id *x = a;
-	const struct id *y = b;
-
-	if (x->hi != y->hi)
-		return x->hi < y->hi ? -1 : 1;
-	return x->lo < y->lo ? -1 : x->lo > y->lo;
-}
-
 /* A volume that the store has lost, though nobody deleted it. */
 static int mark_lost(struct catalog *c, struct starting *s, struct catalog_volume *v)
 {
@@ -557,7 +556,7 @@ static int mark_lost(struct catalog *c, struct starting *s, struct catalog_volum
 
 	log_error("volume %s is in the catalog and not in the store: it is lost",
 		  id_format(v->id, CATALOG_VOLUME_PREFIX, id));
-	if (v->state != CATALOG_AVAILABLE)
+	if (v->state == CATALOG_IN_USE)
 		return 0; /* its attachment says so when it is opened */
 	v->state = CATALOG_ERROR;
 	snprintf(v->error, sizeof(v->error), "it is not in the store any more");
@@ -574,14 +573,15 @@ static int compare_job(struct catalog *c, struct catalog_job *job)
 	int r;
 
 	if (s->n_ids > 0)
-		qsort(s->ids, s->n_ids, sizeof(s->ids[0]), compare_ids);
+		qsort(s->ids, s->n_ids, sizeof(s->ids[0]), id_compare);
 	/* Both in the order of their ids: what only the store has stays in ids[]. */
 	while ((r = catalog_volume_after(c, v.id, &v, &job->err)) == 0) {
-		while (i < s->n_ids && compare_ids(&s->ids[i], &v.id) < 0)
+		while (i < s->n_ids && id_compare(&s->ids[i], &v.id) < 0)
 			s->ids[n++] = s->ids[i++];
 		if (i < s->n_ids && id_equal(s->ids[i], v.id))
 			i++;
-		else if (v.state == CATALOG_AVAILABLE || v.state == CATALOG_IN_USE)
+		else if (v.state == CATALOG_AVAILABLE || v.state == CATALOG_IN_USE ||
+			 is_copying(&v))
 			r = mark_lost(c, s, &v);
 		if (r < 0)
 			return r;

@@ -189,6 +189,7 @@ static void warn_of_space(struct task *t)
 
 static void warn_of_disk(struct task *t, struct disk *d)
 {
+	struct stall stall;
 	struct arena *memory = &t->op->memory;
 	char id[ID_TEXT_MAX];
 
@@ -196,7 +197,12 @@ static void warn_of_disk(struct task *t, struct disk *d)
 	if (d->open_error.code)
 		warn(t, arena_printf(memory, "%s is attached and not served: %s", id,
 				     d->open_error.text));
-	if (d->task && !d->deleting && t->now > d->task->now + SLOW_TASK)
+	if (stall_look(d, &stall))
+		warn(t, arena_printf(memory,
+				     "%s: %s; requests wait for it, nothing is lost; look at the "
+				     "disk below",
+				     id, stall.text));
+	if (d->task && (!d->deleting || d->task->op) && t->now > d->task->now + SLOW_TASK)
 		warn(t,
 		     arena_printf(memory, "an operation on %s has been under way for %" PRIu64 " s",
 				  id, (t->now - d->task->now) / NSEC_PER_SEC));

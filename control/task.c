@@ -48,6 +48,10 @@ void task_take(struct task *t, struct id volume)
 	}
 	t->disk = d;
 	t->volume.id = volume;
+	if (d->task && stall_refuses(t)) {
+		task_end(t);
+		return;
+	}
 	if (d->task) {
 		list_add_tail(&d->waiting, &t->node);
 		return;
@@ -296,6 +300,7 @@ void task_open_as(struct task *t, int state, const struct volume_op *how)
 	t->home = d->home;
 	t->control->n_disks_open++;
 	t->volume_op = *how;
+	t->volume_op.stall = &d->stall;
 	task_engine(t, state,
 		    id_is_zero(t->volume.base) || !t->control->config.repository ? volume_open
 										 : origin_open);

@@ -24,7 +24,7 @@ struct walk;
 /* A read under way. */
 struct walk_read {
 	struct walk *walk;
-	struct store_io io;
+	struct device_io io;
 	struct segment *segment; /* NULL: not under way */
 	uint64_t lba;
 	uint32_t blocks;
@@ -176,7 +176,7 @@ static void on_leaf(struct leaf_wait *wait, int error)
 	io_defer(w->volume->loop, &w->turn, 0);
 }
 
-static void on_blocks(struct store_io *io)
+static void on_blocks(struct device_io *io)
 {
 	struct walk_read *r = container_of(io, struct walk_read, io);
 	struct walk *w = r->walk;
@@ -227,8 +227,8 @@ static void walk_read(struct walk *w)
 	r->segment->users++;
 	w->n_reads++;
 	r->io.done = on_blocks;
-	store_read(v->store, v->loop, &r->io, first.segment, first.offset * BLOCK_SECTOR, r->buf,
-		   n * BLOCK_SIZE);
+	device_read(v, &r->io, VOLUME_IO_INSPECTION, first.segment, first.offset * BLOCK_SECTOR,
+		    r->buf, n * BLOCK_SIZE);
 }
 
 /* The page that leads to w->lba is being loaded. */

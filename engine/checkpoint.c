@@ -32,7 +32,7 @@ static void sort_done(struct io_work *work);
 static int count_some(struct checkpoint *c);
 static int write_usage_pages(struct checkpoint *c);
 static int write_root(struct checkpoint *c);
-static void on_sync(struct store_io *io);
+static void on_sync(struct device_io *io);
 static void swap_start(struct checkpoint *c);
 static void on_swap(struct store_ctl *ctl);
 static void checkpoint_end(struct checkpoint *c);
@@ -448,7 +448,7 @@ static void checkpoint_step(struct checkpoint *c)
 			c->state = CHECKPOINT_WAIT_SYNC;
 			c->sync.done = on_sync;
 			v->stats.syncs++;
-			store_sync(v->store, v->loop, &c->sync);
+			device_sync(v, &c->sync, VOLUME_IO_CHECKPOINT);
 			break;
 		case CHECKPOINT_END:
 			checkpoint_end(c);
@@ -582,7 +582,7 @@ static int write_root(struct checkpoint *c)
 /* ---- Durable ------------------------------------------------------------------------------------
  */
 
-static void on_sync(struct store_io *io)
+static void on_sync(struct device_io *io)
 {
 	struct checkpoint *c = container_of(io, struct checkpoint, sync);
 	struct volume *v = c->volume;

@@ -31,7 +31,7 @@ struct map_out {
 	struct segment *segment;
 	uint32_t offset; /* of buf in the segment */
 	bool busy;       /* being appended */
-	struct store_io io;
+	struct device_io io;
 	struct iovec iov;
 };
 
@@ -84,7 +84,7 @@ struct checkpoint {
 	struct map_out *out; /* being filled, or NULL */
 	struct io_work work;
 	struct io_op turn;
-	struct store_io sync;
+	struct device_io sync;
 };
 
 struct checkpoint *checkpoint_new(struct volume *v);

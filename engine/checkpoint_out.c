@@ -10,7 +10,7 @@
 #include <errno.h>
 #include <string.h>
 
-static void out_on_append(struct store_io *io);
+static void out_on_append(struct device_io *io);
 
 struct checkpoint *checkpoint_new(struct volume *v)
 {
@@ -156,10 +156,11 @@ void checkpoint_out_flush(struct checkpoint *c)
 	out->io.done = out_on_append;
 	c->out = NULL;
 	c->n_appends++;
-	store_append(v->store, v->loop, &out->io, out->segment->id, out->offset, &out->iov, 1);
+	device_append(v, &out->io, VOLUME_IO_CHECKPOINT, out->segment->id, out->offset, &out->iov,
+		      1);
 }
 
-static void out_on_append(struct store_io *io)
+static void out_on_append(struct device_io *io)
 {
 	struct map_out *out = container_of(io, struct map_out, io);
 	struct checkpoint *c = out->checkpoint;

@@ -47,7 +47,7 @@ struct confirm {
 	uint32_t released; /* since the last free */
 	struct record_header h;
 	struct leaf_wait wait;
-	struct store_io io;
+	struct device_io io;
 	struct io_op turn;
 	uint8_t *buf; /* WINDOW */
 };
@@ -234,7 +234,7 @@ static void give_up(struct confirm *c)
 /* ---- Within a segment ---------------------------------------------------------------------------
  */
 
-static void on_read(struct store_io *io)
+static void on_read(struct device_io *io)
 {
 	struct confirm *c = container_of(io, struct confirm, io);
 
@@ -253,7 +253,7 @@ static void read_on(struct confirm *c, uint32_t len)
 	c->from = (uint32_t)round_down(c->at, alignment);
 	c->have = (uint32_t)min_u64(len, v->store->info.segment_size - c->from);
 	c->io.done = on_read;
-	store_read(v->store, v->loop, &c->io, c->segment->id, c->from, c->buf, c->have);
+	device_read(v, &c->io, VOLUME_IO_GC, c->segment->id, c->from, c->buf, c->have);
 }
 
 static void on_page(struct leaf_wait *wait, int error)

@@ -28,6 +28,35 @@
 
 struct volume;
 
+/* Kinds of I/O that a volume waits for, by what stands still without it. */
+enum volume_io {
+	VOLUME_IO_APPEND,     /* to the log: writes, trims */
+	VOLUME_IO_SYNC,       /* of the log: flushes, FUA writes */
+	VOLUME_IO_READ,       /* of data */
+	VOLUME_IO_MAP,        /* a leaf or an index page is read: reads */
+	VOLUME_IO_BASE,       /* the base snapshot is read, for reads or hydration */
+	VOLUME_IO_SPACE,      /* segments are lent or freed: soon, writes */
+	VOLUME_IO_SUPERBLOCK, /* checkpoints; soon, writes */
+	VOLUME_IO_CHECKPOINT, /* the map is written */
+	VOLUME_IO_GC,         /* garbage collection reads, copies and syncs */
+	VOLUME_IO_RECOVERY,   /* the volume is opened */
+	VOLUME_IO_INSPECTION, /* scrubs, checks, uploads of snapshots */
+};
+/* "an append to the log" */
+const char *volume_io_name(enum volume_io kind);
+/* "the store", or what else it is with. */
+const char *volume_io_with(enum volume_io kind);
+
+/* Shows other threads that I/O is stuck. Zeroed at first; belongs to whoever opens the volume, from
+ * volume_open until it is closed, or could not be opened. */
+struct volume_stall {
+	_Atomic uint64_t since; /* io_now; 0: nothing is */
+	_Atomic uint32_t kind;  /* enum volume_io */
+	/* It began or is over: on the volume's loop, ahead of the end of volume_open or
+	 * volume_close. May be NULL. */
+	void (*changed)(struct volume_stall *stall);
+};
+
 /* The one per-loop object: pools of requests and record buffers that the loop's volumes share. */
 struct engine;
 /* How busy a loop is, told to the others whose volumes are on the same disk. Zeroed at first;
@@ -64,6 +93,12 @@ struct engine_config {
 	 * NULL. */
 	void (*doubtful)(void *arg, struct id volume, uint64_t segment, uint64_t lba);
 	void *bad_block_arg;
+	/* I/O of a volume that is in flight for longer is called stuck; 0: nobody watches. Told
+	 * once, and once more when nothing of that volume is stuck any more (`over`, and how long
+	 * that was), on the loop, with bad_block_arg. May be NULL. */
+	uint64_t stuck_after_ns;
+	void (*stuck)(void *arg, struct id volume, enum volume_io oldest, uint64_t age_ns,
+		      bool over);
 };
 int engine_new(struct io_loop *loop, struct store *store, const struct engine_config *config,
 	       struct engine **ret_engine, struct err *err);
@@ -101,8 +136,11 @@ struct volume_stats {
 	struct id base;          /* snapshot that unwritten blocks come from; all 0: none */
 	uint64_t base_size;      /* bytes of the volume that it covers */
 	uint64_t hydrated; /* of them, copied in or passed by; base_size: only to be detached */
-	uint64_t hydrate_failed; /* bytes in the newest pass that the base could not give */
-	uint64_t base_bytes;     /* read from the base since open, for whatever reason */
+	uint64_t hydrate_failed;  /* bytes in the newest pass that the base could not give */
+	uint64_t base_bytes;      /* read from the base since open, for whatever reason */
+	uint64_t oldest_io_ns;    /* age of the oldest I/O in flight; 0: none, or begun this turn */
+	enum volume_io oldest_io; /* of which kind */
+	bool is_stuck;            /* it takes longer than engine_config.stuck_after_ns */
 	bool scrubbing;
 	uint64_t scrub_bytes; /* of the volume, that the scrub under way has passed */
 	uint64_t scrub_read;  /* that it has read */
@@ -154,9 +192,10 @@ struct volume_op {
 	void (*placed)(struct volume_op *op); /* snapshot: see there; may be NULL */
 	uint64_t base_size;       /* create: bytes of the base, a multiple of 4096, <= size */
 	struct volume_base *base; /* open: where INHERIT blocks are read; NULL: they read as -EIO */
-	bool deleted;             /* open: a deleted volume, for the sake of its pins */
-	struct volume_view *view; /* view_open: out */
-	uint32_t pins;            /* delete: out, snapshots that keep its segments */
+	struct volume_stall *stall; /* open: may be NULL */
+	bool deleted;               /* open: a deleted volume, for the sake of its pins */
+	struct volume_view *view;   /* view_open: out */
+	uint32_t pins;              /* delete: out, snapshots that keep its segments */
 
 	bool more;      /* delete: out, segments are left */
 	uint64_t freed; /* delete: out, segments that this call freed */
@@ -368,5 +407,9 @@ void volume_hydrate(struct volume *volume, uint64_t bytes_per_second);
 struct block_dev *volume_dev(struct volume *volume);
 struct id volume_id(const struct volume *volume);
 void volume_stats(const struct volume *volume, struct volume_stats *ret_stats);
+/* Any thread: whether I/O is stuck now (io_now of any loop), of which kind the oldest is, and its
+ * age. */
+bool volume_stall_now(const struct volume_stall *stall, uint64_t now, enum volume_io *ret_kind,
+		      uint64_t *ret_age_ns);
 
 #endif

@@ -269,7 +269,7 @@ void gc_pace(struct gc *g, uint64_t part, uint64_t whole)
 		volume_kick(v);
 }
 
-static void on_read(struct store_io *io)
+static void on_read(struct device_io *io)
 {
 	struct gc_read *r = container_of(io, struct gc_read, io);
 	struct gc *g = r->gc;
@@ -301,8 +301,8 @@ static int gc_read(struct gc *g)
 		r->buf = g->buf + g->at;
 		r->len = (uint32_t)min_u64(UNIT_BYTES, g->victim->tail - g->at);
 		r->io.done = on_read;
-		store_read(v->store, v->loop, &r->io, g->victim->id, g->at, r->buf,
-			   (uint32_t)round_up(r->len, v->store->info.alignment));
+		device_read(v, &r->io, VOLUME_IO_GC, g->victim->id, g->at, r->buf,
+			    (uint32_t)round_up(r->len, v->store->info.alignment));
 		g->at += r->len;
 	}
 	return 1;
@@ -519,7 +519,7 @@ bool gc_is_making_room(const struct volume *v)
 	return g && (g->volume == v || !list_empty(&v->gc_queue)) && !g->wants_space;
 }
 
-static void on_append(struct store_io *io)
+static void on_append(struct device_io *io)
 {
 	struct gc *g = container_of(io, struct gc, io);
 	struct volume *v = g->volume;
@@ -569,13 +569,13 @@ static int gc_append(struct gc *g)
 	head->users++;
 	v->stats.moved_bytes += bytes;
 	v->gc_credit -= bytes;
-	store_append(v->store, v->loop, &g->io, head->id, head->tail, g->iov, (int)g->n_iov);
+	device_append(v, &g->io, VOLUME_IO_GC, head->id, head->tail, g->iov, (int)g->n_iov);
 	head->tail += bytes;
 	segments_mark_dirty(v, head);
 	return 1;
 }
 
-static void on_sync(struct store_io *io)
+static void on_sync(struct device_io *io)
 {
 	struct gc *g = container_of(io, struct gc, io);
 
@@ -593,6 +593,6 @@ static int gc_sync(struct gc *g)
 	g->state = GC_WAIT_SYNC;
 	g->io.done = on_sync;
 	v->stats.syncs++;
-	store_sync(v->store, v->loop, &g->io);
+	device_sync(v, &g->io, VOLUME_IO_GC);
 	return 1;
 }

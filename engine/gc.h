@@ -40,7 +40,7 @@ struct gc_block {
 /* A read of the victim. */
 struct gc_read {
 	struct gc *gc;
-	struct store_io io;
+	struct device_io io;
 	uint8_t *buf;
 	uint32_t len;
 };
@@ -76,7 +76,7 @@ struct gc {
 	uint32_t unit[UNIT_BLOCKS]; /* indexes of blocks */
 	struct iovec iov[UNIT_BLOCKS + 1];
 	uint32_t n_iov;
-	struct store_io io;
+	struct device_io io;
 	struct leaf_wait wait;
 	struct io_op turn;
 	uint8_t header[RECORD_HEADER_MAX] __attribute__((aligned(4096)));

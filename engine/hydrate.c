@@ -52,6 +52,7 @@ struct hydrate_unit {
 	struct op *op; /* QUEUED */
 	uint8_t *buf;
 	struct volume_base_req req;
+	struct flight flight; /* of req */
 	struct leaf_wait wait;
 };
 
@@ -79,6 +80,7 @@ struct hydrate {
 	struct io_op turn;
 	struct io_op timer;
 	struct volume_base_req status;
+	struct flight flight; /* of status */
 	struct checkpoint_wait wait;
 	struct hydrate_unit units[UNITS];
 };
@@ -219,6 +221,7 @@ static void on_fetched(struct volume_base_req *req)
 	struct hydrate_unit *u = container_of(req, struct hydrate_unit, req);
 	struct volume *v = u->hydrate->volume;
 
+	flight_end(v, &u->flight);
 	if (req->error) {
 		volume_bad_block(v, req->lba, "its base snapshot can't be read");
 		unit_end(u, true);
@@ -246,6 +249,7 @@ static void unit_fetch(struct hydrate_unit *u)
 					  .blocks = u->blocks,
 					  .buf = u->buf,
 					  .done = on_fetched};
+	flight_begin(v, &u->flight, VOLUME_IO_BASE);
 	v->base->ops->read(v->base, &u->req);
 }
 
@@ -381,6 +385,7 @@ static void on_status(struct volume_base_req *req)
 	bool to_end = end * BLOCK_SIZE >= h->volume->sb.base_size;
 	uint64_t units = to_end ? h->n_units : end / VOLUME_UNIT_BLOCKS;
 
+	flight_end(h->volume, &h->flight);
 	h->asking = false;
 	/* Zeroes cost nothing; reading says more of what is in part zeroes, or can't be told. */
 	if (!req->error && req->zero && units > h->next)
@@ -399,6 +404,7 @@ static void ask_status(struct hydrate *h)
 	h->asking = true;
 	h->status = (struct volume_base_req){
 	    .lba = lba, .blocks = (uint32_t)min_u64(blocks, UINT32_MAX / 2), .done = on_status};
+	flight_begin(v, &h->flight, VOLUME_IO_BASE);
 	v->base->ops->status(v->base, &h->status);
 }
 

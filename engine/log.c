@@ -16,10 +16,10 @@
 #include <string.h>
 
 static bool record_begin(struct volume *v);
-static void record_on_append(struct store_io *io);
+static void record_on_append(struct device_io *io);
 static void log_publish(struct volume *v);
 static void log_sync(struct volume *v);
-static void log_on_sync(struct store_io *io);
+static void log_on_sync(struct device_io *io);
 
 void log_run(struct volume *v)
 {
@@ -473,15 +473,15 @@ static bool record_begin(struct volume *v)
 	v->n_in_flight++;
 	fair_write_started(v, rec, rec->h.payload_length / BLOCK_SIZE);
 	rec->io.done = record_on_append;
-	store_append(v->store, v->loop, &rec->io, rec->h.segment, rec->h.offset, rec->iov,
-		     (int)rec->n_iov);
+	device_append(v, &rec->io, VOLUME_IO_APPEND, rec->h.segment, rec->h.offset, rec->iov,
+		      (int)rec->n_iov);
 	/* Not before: a checkpoint that it asks for may take a MOVE off the queue. */
 	if (v->head != head)
 		gc_watch(v);
 	return true;
 }
 
-static void record_on_append(struct store_io *io)
+static void record_on_append(struct device_io *io)
 {
 	struct record *rec = container_of(io, struct record, io);
 	struct volume *v = rec->volume;
@@ -758,10 +758,10 @@ static void log_sync(struct volume *v)
 	v->syncing = v->published;
 	v->sync_io.done = log_on_sync;
 	v->stats.syncs++;
-	store_sync(v->store, v->loop, &v->sync_io);
+	device_sync(v, &v->sync_io, VOLUME_IO_SYNC);
 }
 
-static void log_on_sync(struct store_io *io)
+static void log_on_sync(struct device_io *io)
 {
 	struct volume *v = container_of(io, struct volume, sync_io);
 

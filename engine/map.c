@@ -15,7 +15,7 @@
 static void load_start(struct map *m, enum map_page_kind kind, uint64_t number,
 		       const struct blob_ref *ref, struct leaf_wait *wait);
 static void load_read(struct map_load *load);
-static void load_on_read(struct store_io *io);
+static void load_on_read(struct device_io *io);
 static void load_on_turn(struct io_op *op);
 static void load_end(struct map_load *load, const uint8_t *blob, int error);
 
@@ -289,7 +289,7 @@ static void load_read(struct map_load *load)
 	load->segment->users++;
 	load->io.done = load_on_read;
 	v->stats.map_reads++;
-	store_read(v->store, v->loop, &load->io, ref->segment, from, load->buffer, to - from);
+	device_read(v, &load->io, VOLUME_IO_MAP, ref->segment, from, load->buffer, to - from);
 }
 
 /* It need not be read, or can't be; or meanwhile it must be: then what was on its way is on disk
@@ -308,7 +308,7 @@ static void load_on_turn(struct io_op *op)
 		load_end(load, NULL, -EIO);
 }
 
-static void load_on_read(struct store_io *io)
+static void load_on_read(struct device_io *io)
 {
 	struct map_load *load = container_of(io, struct map_load, io);
 

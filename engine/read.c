@@ -15,7 +15,7 @@ static int read_one(struct op *op);
 static void read_data(struct op *op, struct read_io *io, const struct entry *e);
 static int read_base(struct op *op);
 static void status_step(struct op *op);
-static void read_on_io(struct store_io *store_io);
+static void read_on_io(struct device_io *device_io);
 static void read_part_done(struct op *op);
 
 static struct read_io *read_io_get(struct volume *v)
@@ -171,6 +171,7 @@ static void read_on_base(struct volume_base_req *req)
 	struct op *op = io->op;
 	struct volume *v = op->volume;
 
+	flight_end(v, &io->io.flight);
 	if (req->error) {
 		volume_bad_block(v, req->lba, "its base snapshot can't be read");
 		op->error = op->error ? op->error : -EIO;
@@ -240,6 +241,7 @@ static int read_base(struct op *op)
 	op->next = next_block(op, op->next, io->base.blocks);
 	v->stats.base_bytes += (uint64_t)io->base.blocks * BLOCK_SIZE;
 	hydrate_user(v, 1);
+	flight_begin(v, &io->io.flight, VOLUME_IO_BASE);
 	v->base->ops->read(v->base, &io->base);
 	return 0;
 }
@@ -294,8 +296,8 @@ static void read_send(struct volume *v, struct read_io *io)
 
 	io->io.done = read_on_io;
 	if (io->n_runs == 1) {
-		store_read(v->store, v->loop, &io->io, segment, at * BLOCK_SECTOR, io->buf,
-			   io->blocks * BLOCK_SIZE);
+		device_read(v, &io->io, VOLUME_IO_READ, segment, at * BLOCK_SECTOR, io->buf,
+			    io->blocks * BLOCK_SIZE);
 		return;
 	}
 	for (uint32_t r = 0; r < io->n_runs; r++) {
@@ -312,8 +314,8 @@ static void read_send(struct volume *v, struct read_io *io)
 		};
 		at = run->offset + run_blocks(io, r) * BLOCK_SECTORS;
 	}
-	store_readv(v->store, v->loop, &io->io, segment, io->runs[0].offset * BLOCK_SECTOR, io->iov,
-		    n);
+	device_readv(v, &io->io, VOLUME_IO_READ, segment, io->runs[0].offset * BLOCK_SECTOR,
+		     io->iov, n);
 }
 
 static void read_data(struct op *op, struct read_io *io, const struct entry *e)
@@ -387,9 +389,9 @@ static void read_send_alone(struct volume *v, struct read_io *io)
 
 	while (io->runs[r].first > i)
 		r--;
-	store_read(v->store, v->loop, &io->io, io->segment->id,
-		   (io->runs[r].offset + (i - io->runs[r].first) * BLOCK_SECTORS) * BLOCK_SECTOR,
-		   io->buf + (size_t)i * BLOCK_SIZE, BLOCK_SIZE);
+	device_read(v, &io->io, VOLUME_IO_READ, io->segment->id,
+		    (io->runs[r].offset + (i - io->runs[r].first) * BLOCK_SECTORS) * BLOCK_SECTOR,
+		    io->buf + (size_t)i * BLOCK_SIZE, BLOCK_SIZE);
 }
 
 /* Of blocks that could not be read at once, some may be good, or all: what is bad may lie between
@@ -418,9 +420,9 @@ static bool read_alone(struct volume *v, struct read_io *io)
 	return true;
 }
 
-static void read_on_io(struct store_io *store_io)
+static void read_on_io(struct device_io *device_io)
 {
-	struct read_io *io = container_of(store_io, struct read_io, io);
+	struct read_io *io = container_of(device_io, struct read_io, io);
 	struct op *op = io->op;
 	struct volume *v = op->volume;
 
@@ -502,6 +504,7 @@ static void status_on_base(struct volume_base_req *req)
 	uint32_t n = req->error ? req->blocks : req->n;
 	uint32_t flags = !req->error && req->zero ? BLOCK_EXTENT_HOLE | BLOCK_EXTENT_ZERO : 0;
 
+	flight_end(v, &io->io.flight);
 	read_io_put(v, io);
 	hydrate_user(v, -1);
 	if (status_add(op, n, flags)) {
@@ -537,6 +540,7 @@ static bool status_base(struct op *op)
 	io->base = (struct volume_base_req){
 	    .lba = op->next, .blocks = (uint32_t)n, .demand = true, .done = status_on_base};
 	hydrate_user(v, 1);
+	flight_begin(v, &io->io.flight, VOLUME_IO_BASE);
 	v->base->ops->status(v->base, &io->base);
 	return true;
 }

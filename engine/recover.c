@@ -20,7 +20,7 @@
 static void opening_begin(struct opening *o);
 static void opening_step(struct opening *o);
 static void on_superblock(struct store_ctl *ctl);
-static void on_sync(struct store_io *io);
+static void on_sync(struct device_io *io);
 static void on_swap(struct store_ctl *ctl);
 static void opening_end(struct opening *o);
 
@@ -36,6 +36,7 @@ void volume_open(struct volume_op *op)
 	op->volume = NULL;
 	v->read_only = op->read_only;
 	v->opening = true;
+	v->flights.shown = op->stall;
 	v->object.loop = v->loop;
 	v->object.volume = v->id;
 	v->object.done = on_superblock;
@@ -54,6 +55,7 @@ static void opening_begin(struct opening *o)
 	struct volume *v = o->volume;
 
 	v->engine->n_openings++;
+	flight_begin(v, &v->flights.object, VOLUME_IO_RECOVERY);
 	v->store->ops->object_get(v->store, &v->object);
 }
 
@@ -107,6 +109,7 @@ static void on_superblock(struct store_ctl *ctl)
 	struct opening *o = opening_of(v);
 	int r = superblock_take(o, ctl);
 
+	flight_end(v, &v->flights.object);
 	if (r == 0 && map_init(v, v->sb.size) < 0)
 		r = open_error(o, -ENOMEM, "no memory for its map");
 	o->error = r;
@@ -117,7 +120,7 @@ static void on_superblock(struct store_ctl *ctl)
 /* ---- Reading, one piece at a time
  * ---------------------------------------------------------------- */
 
-static void on_read(struct store_io *io)
+static void on_read(struct device_io *io)
 {
 	struct opening *o = container_of(io, struct opening, io);
 
@@ -149,7 +152,7 @@ int open_read(struct opening *o, uint64_t segment, uint32_t offset, uint32_t len
 	o->skip = offset - from;
 	o->want = to - from;
 	o->io.done = on_read;
-	store_read(v->store, v->loop, &o->io, segment, from, o->buf, to - from);
+	device_read(v, &o->io, VOLUME_IO_RECOVERY, segment, from, o->buf, to - from);
 	return 1;
 }
 
@@ -170,11 +173,11 @@ static int sync_start(struct opening *o)
 		return 0;
 	}
 	o->io.done = on_sync;
-	store_sync(v->store, v->loop, &o->io);
+	device_sync(v, &o->io, VOLUME_IO_RECOVERY);
 	return 1;
 }
 
-static void on_sync(struct store_io *io)
+static void on_sync(struct device_io *io)
 {
 	struct opening *o = container_of(io, struct opening, io);
 

@@ -48,7 +48,7 @@ struct opening {
 	bool asleep;
 
 	/* One read at a time. */
-	struct store_io io;
+	struct device_io io;
 	struct segment *reading;
 	bool blob_asked;
 	uint8_t *buf;

@@ -240,6 +240,7 @@ static void on_list(struct store_ctl *ctl)
 	struct opening *o = container_of(ctl, struct opening, list);
 	int r = ctl->error ? open_error(o, ctl->error, "the store can't list its segments") : 0;
 
+	flight_end(o->volume, &o->volume->flights.object);
 	for (uint32_t i = 0; r == 0 && i < ctl->n; i++)
 		r = list_take(o, &ctl->segments[i]);
 	if (r == 0 && ctl->n == 0)
@@ -255,6 +256,7 @@ int open_list(struct opening *o)
 	o->list.loop = v->loop;
 	o->list.volume = v->id;
 	o->list.done = on_list;
+	flight_begin(v, &v->flights.object, VOLUME_IO_RECOVERY);
 	v->store->ops->list(v->store, &o->list);
 	return 1;
 }

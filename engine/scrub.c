@@ -61,7 +61,7 @@ struct scrub {
 	bool resting; /* by a timer */
 
 	/* The piece that is being read. */
-	struct store_io io;
+	struct device_io io;
 	struct segment *segment;
 	uint8_t *buf;
 	size_t buf_size;
@@ -219,7 +219,7 @@ static void page_bad(struct scrub *s)
 	checkpoint(s);
 }
 
-static void on_page(struct store_io *io)
+static void on_page(struct device_io *io)
 {
 	struct scrub *s = container_of(io, struct scrub, io);
 	struct blob_ref now;
@@ -288,7 +288,7 @@ static bool page_read(struct scrub *s, enum scrub_page kind)
 	s->read += to - from;
 	s->state = SCRUB_WAIT_PAGE;
 	s->io.done = on_page;
-	store_read(v->store, v->loop, &s->io, s->ref.segment, from, s->buf, to - from);
+	device_read(v, &s->io, VOLUME_IO_INSPECTION, s->ref.segment, from, s->buf, to - from);
 	return true;
 }
 
@@ -329,7 +329,7 @@ static bool is_still_there(const struct scrub *s, uint32_t i)
 	       memcmp(&now, &s->entries[i], sizeof(now)) == 0;
 }
 
-static void on_data(struct store_io *io)
+static void on_data(struct device_io *io)
 {
 	struct scrub *s = container_of(io, struct scrub, io);
 	struct volume *v = s->volume;
@@ -389,8 +389,8 @@ static void data_read(struct scrub *s)
 	s->segment->users++;
 	s->state = SCRUB_WAIT_DATA;
 	s->io.done = on_data;
-	store_read(v->store, v->loop, &s->io, first->segment, first->offset * BLOCK_SECTOR, s->buf,
-		   n * BLOCK_SIZE);
+	device_read(v, &s->io, VOLUME_IO_INSPECTION, first->segment, first->offset * BLOCK_SECTOR,
+		    s->buf, n * BLOCK_SIZE);
 }
 
 /* ---- The walk -----------------------------------------------------------------------------------

@@ -217,6 +217,7 @@ static void lend_start(struct volume *v, enum store_stream stream, uint32_t n, b
 	ctl->stream = (uint8_t)stream;
 	ctl->last = last;
 	ctl->n = n;
+	flight_begin(v, &v->flights.lend, VOLUME_IO_SPACE);
 	v->store->ops->lend(v->store, ctl);
 }
 
@@ -349,6 +350,7 @@ static void lend_done(struct store_ctl *ctl)
 	struct segments *s = &v->segments;
 	bool full = ctl->error == -ENOSPC;
 
+	flight_end(v, &v->flights.lend);
 	s->lending = false;
 	if (ctl->last && ctl->stream == STORE_STREAM_USER)
 		s->last_failed = full;
@@ -512,6 +514,7 @@ void segments_free_kick(struct volume *v)
 	ctl->loop = v->loop;
 	ctl->done = free_done;
 	ctl->volume = v->id;
+	flight_begin(v, &v->flights.freeing, VOLUME_IO_SPACE);
 	v->store->ops->free(v->store, ctl);
 }
 
@@ -519,6 +522,7 @@ static void free_done(struct store_ctl *ctl)
 {
 	struct volume *v = container_of(ctl, struct volume, segments.freeing);
 
+	flight_end(v, &v->flights.freeing);
 	v->segments.free_busy = false;
 	memset(v->segments.lend_failed, 0, sizeof(v->segments.lend_failed)); /* who knows */
 	for (uint32_t i = 0; i < ctl->n; i++)

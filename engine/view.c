@@ -27,7 +27,7 @@ enum view_what { VIEW_NEXT, VIEW_READ, VIEW_USAGE };
 
 struct view_read {
 	struct volume_view *view;
-	struct store_io io;
+	struct device_io io;
 	struct segment *segment; /* NULL: not under way */
 	uint32_t first;          /* block in the unit */
 	uint32_t blocks;
@@ -51,7 +51,7 @@ struct volume_view {
 	size_t blob_size;
 	uint32_t skip;
 	struct segment *segment;
-	struct store_io io;
+	struct device_io io;
 
 	uint8_t *root;
 	struct root_content root_content;
@@ -65,6 +65,7 @@ struct volume_view {
 	bool asking;
 	uint32_t base_at; /* blocks of the unit below it need no base any more */
 	struct volume_base_req base;
+	struct flight base_flight;
 };
 
 static void view_step(struct volume_view *view);
@@ -134,8 +135,8 @@ static int view_blob(struct volume_view *view, enum view_want want, uint64_t num
 	view->want_ref = *ref;
 	view->skip = ref->offset - from;
 	view->segment->users++;
-	store_read(v->store, v->loop, &view->io, ref->segment, from, view->blob,
-		   (uint32_t)(to - from));
+	device_read(v, &view->io, VOLUME_IO_INSPECTION, ref->segment, from, view->blob,
+		    (uint32_t)(to - from));
 	return 0;
 }
 
@@ -194,7 +195,7 @@ static void req_end(struct volume_view *view, int error)
 	req->done(req);
 }
 
-static void on_blob(struct store_io *io)
+static void on_blob(struct device_io *io)
 {
 	struct volume_view *view = container_of(io, struct volume_view, io);
 	const uint8_t *bytes = view->blob + view->skip;
@@ -487,7 +488,7 @@ static void unit_begin(struct volume_view *view, bool has_leaf)
 	}
 }
 
-static void on_block_read(struct store_io *io)
+static void on_block_read(struct device_io *io)
 {
 	struct view_read *r = container_of(io, struct view_read, io);
 	struct volume_view *view = r->view;
@@ -538,8 +539,8 @@ static void read_run(struct volume_view *view, uint32_t i)
 	r->segment->users++;
 	view->n_reads++;
 	r->io.done = on_block_read;
-	store_read(v->store, v->loop, &r->io, e->segment, e->offset * BLOCK_SECTOR,
-		   unit_block(view, i), n * BLOCK_SIZE);
+	device_read(v, &r->io, VOLUME_IO_INSPECTION, e->segment, e->offset * BLOCK_SECTOR,
+		    unit_block(view, i), n * BLOCK_SIZE);
 }
 
 static void on_base_read(struct volume_base_req *base)
@@ -548,6 +549,7 @@ static void on_base_read(struct volume_base_req *base)
 	uint32_t first = (uint32_t)(base->lba - unit_lba(view));
 
 	view->asking = false;
+	flight_end(view->volume, &view->base_flight);
 	hydrate_user(view->volume, -1);
 	for (uint32_t i = first; i < first + base->blocks; i++) {
 		view->req->states[i] = VOLUME_BLOCK_BASE;
@@ -585,6 +587,7 @@ static void read_base(struct volume_view *view)
 					      .done = on_base_read};
 	v->stats.base_bytes += (uint64_t)n * BLOCK_SIZE;
 	hydrate_user(v, 1);
+	flight_begin(v, &view->base_flight, VOLUME_IO_BASE);
 	v->base->ops->read(v->base, &view->base);
 }
 

@@ -37,6 +37,7 @@ struct volume *volume_alloc(struct engine *e, struct id id)
 	list_init(&v->checkpoint_queue);
 	list_init(&v->no_overlay);
 	list_init(&v->of_engine);
+	flights_init(v);
 	list_init(&v->map.pages);
 	v->map.volume = v;
 	list_init(&v->cuts);
@@ -59,6 +60,7 @@ void volume_free(struct volume *v)
 		return;
 	fair_leave(v);
 	v->engine->n_volumes--;
+	flights_free(v);
 	list_remove(&v->of_engine);
 	list_remove(&v->no_overlay);
 	list_remove(&v->kick);
@@ -98,6 +100,7 @@ void volume_stats(const struct volume *v, struct volume_stats *ret_stats)
 	ret_stats->base_size = v->sb.base_size;
 	ret_stats->hydrated = hydrate_cursor(v);
 	scrub_stats(v, ret_stats);
+	flights_stats(v, ret_stats);
 	ret_stats->live_bytes = 0;
 	ret_stats->spares = v->segments.n_spare[STORE_STREAM_USER] +
 			    v->segments.n_spare[STORE_STREAM_MAP] +
@@ -110,6 +113,14 @@ void volume_stats(const struct volume *v, struct volume_stats *ret_stats)
 	}
 }
 
+static void superblock_on_swap(struct store_ctl *ctl)
+{
+	struct volume *v = container_of(ctl, struct volume, object);
+
+	flight_end(v, &v->flights.object);
+	v->object_done(ctl);
+}
+
 void superblock_swap(struct volume *v, const struct superblock *sb,
 		     void (*done)(struct store_ctl *ctl))
 {
@@ -117,10 +128,12 @@ void superblock_swap(struct volume *v, const struct superblock *sb,
 
 	superblock_encode(ctl->data, sb);
 	ctl->loop = v->loop;
-	ctl->done = done;
+	ctl->done = superblock_on_swap;
+	v->object_done = done;
 	ctl->volume = v->id;
 	ctl->version = v->sb_version + 1;
 	ctl->length = SUPERBLOCK_BYTES;
+	flight_begin(v, &v->flights.object, VOLUME_IO_SUPERBLOCK);
 	v->store->ops->object_swap(v->store, ctl);
 }
 

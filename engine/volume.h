@@ -19,6 +19,7 @@
  *   view.c        reads pinned roots
  *   hydrate.c     the base snapshot: reading it, copying it in
  *   scrub.c       reads all that lives, and tells what is bad
+ *   flight.c      what is in flight with the store, and whether it comes back
  *   bad.c         what is known to be bad, and the volume's health
  *   volume.c      create, close, resize
  *   check.c       the full walk; check_in_use.c while I/O goes on, check_pins.c of pinned roots
@@ -28,6 +29,7 @@
 
 #include "base/mem.h"
 #include "engine/engine.h"
+#include "engine/flight.h"
 #include "engine/map_cache.h"
 #include "engine/overlay.h"
 
@@ -92,6 +94,7 @@ struct engine {
 	struct io_hook hook;
 	struct io_op wake;
 	bool waking;
+	struct flight_watch watch;
 
 	/* Fairness (fair.c). */
 	struct list asking;   /* volumes with requests that have no op yet */
@@ -218,7 +221,7 @@ struct map_load {
 	uint8_t *buffer;
 	uint32_t skip;
 	struct segment *segment;
-	struct store_io io;
+	struct device_io io;
 	struct io_op turn;
 };
 
@@ -276,7 +279,7 @@ struct read_run {
 
 struct read_io {
 	struct op *op;
-	struct store_io io;
+	struct device_io io;
 	struct segment *segment;
 	uint64_t lba;
 	uint32_t blocks;
@@ -302,7 +305,7 @@ struct read_io {
 struct record {
 	struct volume *volume;
 	struct list link; /* in flight, in log order */
-	struct store_io io;
+	struct device_io io;
 	bool completed;
 	int error;
 	struct segment *segment;
@@ -398,7 +401,7 @@ struct volume {
 	uint32_t published_end;
 	uint64_t log_bytes;       /* since the last freeze */
 	struct list sync_waiters; /* ops */
-	struct store_io sync_io;
+	struct device_io sync_io;
 	uint64_t syncing; /* sequence that the running sync will make durable */
 	bool sync_running;
 
@@ -477,6 +480,8 @@ struct volume {
 	struct checkpoint_wait close_wait;
 
 	struct store_ctl object;
+	void (*object_done)(struct store_ctl *ctl);
+	struct flights flights;
 	struct volume_stats stats;
 };
 

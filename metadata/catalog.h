@@ -74,15 +74,23 @@ const char *catalog_volume_state_name(enum catalog_volume_state state);
 const char *catalog_snapshot_state_name(enum catalog_snapshot_state state);
 const char *catalog_attachment_state_name(enum catalog_attachment_state state);
 
+/* A volume that is creating until all of its snapshot is copied. */
+enum catalog_full {
+	CATALOG_FULL_NO,
+	CATALOG_FULL_WANTED,  /* not made yet */
+	CATALOG_FULL_COPYING, /* made, and creating; or it was that once */
+};
+
 struct catalog_volume {
 	struct id id;
 	enum catalog_volume_state state;
 	uint64_t size;
 	uint64_t resize_to; /* the intent of a resize under way; 0: none */
 	uint64_t created;
-	uint64_t generation;     /* of its newest attachment */
-	struct id base;          /* the snapshot that it still needs blocks of; all 0: none */
-	struct id lineage;       /* the snapshot that it was made of, once base has gone */
+	uint64_t generation; /* of its newest attachment */
+	struct id base;      /* the snapshot that it still needs blocks of; all 0: none */
+	struct id lineage;   /* the snapshot that it was made of, once base has gone */
+	enum catalog_full full;
 	uint64_t hydration_rate; /* bytes a second at which those are copied; 0: the default */
 	uint64_t scrubbed;       /* when the newest whole scrub ended; 0: never */
 	uint64_t scrub_bad;      /* places that it found */
@@ -101,6 +109,7 @@ struct catalog_snapshot {
 	uint64_t started;
 	uint64_t completed; /* 0: not yet */
 	uint64_t stored;    /* bytes that it added to the repository */
+	bool cutting;       /* one of several, which are not all cut yet: nobody knows of it */
 	char description[CATALOG_NAME_MAX + 1];
 	char error[CATALOG_ERROR_MAX + 1]; /* why the state is error, or why it takes so long */
 };

@@ -67,6 +67,7 @@ static void bind_volume(sqlite3_stmt *s, const struct catalog_volume *v)
 	sql_int(s, 11, v->scrubbed);
 	sql_int(s, 12, v->scrub_bad);
 	sql_id(s, 13, v->lineage, CATALOG_SNAPSHOT_PREFIX);
+	sql_int(s, 14, v->full);
 }
 
 static int read_volume(sqlite3_stmt *s, void *ret_row, struct err *err)
@@ -93,6 +94,9 @@ static int read_volume(sqlite3_stmt *s, void *ret_row, struct err *err)
 	v.scrub_bad = sql_get_int(s, 11);
 	if (r == 0)
 		r = sql_get_id_or_zero(s, 12, CATALOG_SNAPSHOT_PREFIX, &v.lineage, err);
+	v.full = sql_get_int(s, 13) == 0   ? CATALOG_FULL_NO
+		 : sql_get_int(s, 13) == 1 ? CATALOG_FULL_WANTED
+					   : CATALOG_FULL_COPYING;
 	if (r == 0)
 		*(struct catalog_volume *)ret_row = v;
 	return r;

@@ -34,3 +34,25 @@ void bad_blocks_on_segment(void *arg, struct id volume, uint64_t segment, uint64
 			  "finds all counters that are wrong",
 			  id_format(volume, "vol", text), segment, lba);
 }
+
+/* Whoever waits for it in a VM sees only that nothing goes on. */
+void bad_blocks_on_stuck(void *arg, struct id volume, enum volume_io oldest, uint64_t age_ns,
+			 bool over)
+{
+	const char *with = volume_io_with(oldest);
+	const char *what = volume_io_name(oldest);
+	uint64_t seconds = age_ns / NSEC_PER_SEC;
+	char text[ID_TEXT_MAX];
+
+	(void)arg;
+	id_format(volume, "vol", text);
+	if (over)
+		log_warning("%s: I/O to %s completes again; it was stalled for %" PRIu64 " s", text,
+			    with, seconds);
+	else
+		log_error("%s: I/O to %s has not completed for %" PRIu64
+			  " s: %s; what waits for it waits on, nothing is lost: look at the disk "
+			  "below (dmesg, its health, its network). volumectl status shows it "
+			  "while it lasts",
+			  text, with, seconds, what);
+}

@@ -27,6 +27,7 @@
 #include "volumed/region.h"
 #include "volumed/signals.h"
 #include "volumed/sockets.h"
+#include "volumed/stop_watch.h"
 
 #include <argp.h>
 #include <errno.h>
@@ -107,6 +108,7 @@ struct daemon {
 
 	struct control_start control_start;
 	struct control_stop control_stop;
+	struct stop_watch stop_watch;
 	struct control_op list; /* of what is attached, to say so */
 	struct io_op begin;
 	struct io_op server_stopped;
@@ -234,6 +236,8 @@ static int make_engines(struct daemon *d)
 		    .load = i,
 		    .bad_block = bad_blocks_on_block,
 		    .doubtful = bad_blocks_on_segment,
+		    .stuck = bad_blocks_on_stuck,
+		    .stuck_after_ns = d->options->io_stuck_after * NSEC_PER_SEC,
 		    .bad_block_arg = &d->bad_blocks[i],
 		};
 
@@ -638,6 +642,7 @@ static void stop_step(struct daemon *d)
 	for (;;) {
 		switch (d->stop_state) {
 		case STOP_SERVER:
+			stop_watch_start(&d->stop_watch, main_loop(d), d->control);
 			api_quiesce(d->api);
 			stop_enter(d, d->server ? STOP_WAIT_SERVER : STOP_CONTROL);
 			if (!d->server)

@@ -36,7 +36,8 @@ struct options {
 	double overcommit_limit; /* 0: none */
 	const char *zone;
 	unsigned zone_number;
-	unsigned detach_wait; /* seconds */
+	unsigned detach_wait;    /* seconds */
+	unsigned io_stuck_after; /* seconds */
 	const char *listen[OPTIONS_LISTEN_MAX];
 	unsigned n_listen;
 	bool allow_remote;

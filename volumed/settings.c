@@ -192,6 +192,11 @@ static int set_detach_wait(struct options *o, const char *value, struct err *err
 	return set_number(&o->detach_wait, 1, 600, value, err);
 }
 
+static int set_io_stuck_after(struct options *o, const char *value, struct err *err)
+{
+	return set_number(&o->io_stuck_after, 1, 3600, value, err);
+}
+
 static int set_log_level(struct options *o, const char *value, struct err *err)
 {
 	static const char *const names[] = {"error", "warning", "info", "debug"};
@@ -247,6 +252,9 @@ const struct setting settings[] = {
 	{"detach-wait", 0, "SECONDS",
 	 "How long a detach lets clients take their last replies (default: 10)",
 	 0, 3, set_detach_wait},
+	{"io-stuck-after", 0, "SECONDS",
+	 "When I/O of a volume that has not completed is called stalled, in the log and by "
+	 "volumectl status (default: 30)", 0, 3, set_io_stuck_after},
 	{"threads", 0, "N", "Threads that serve volumes (default: one a core)", 0, 3, set_threads},
 	{"map-memory", 0, "SIZE",
 	 "Memory for the maps of all volumes: where their blocks are (default: 128MiB a thread)",
@@ -283,6 +291,7 @@ void settings_init(struct options *o)
 	    .zone_number = 1,
 	    .sweep_rate = 100,
 	    .detach_wait = 10,
+	    .io_stuck_after = 30,
 	    .threads = count_cores(),
 	    .log_level = LOG_LEVEL_INFO,
 	};

@@ -5,6 +5,8 @@
  * against direct reads of as many bytes as a frame has.
  *
  *   repository DIR MIB ROUNDS
+ *
+ * What it prints is a number a line, behind its name: MiB/s and microseconds.
  */
 #include "base/mem.h"
 #include "base/util.h"
@@ -316,12 +318,11 @@ int main(int argc, char **argv)
 			small_reads(&ours, &direct);
 		snap_reader_close(reader);
 	}
-	printf("cp + fsync   %7.0f MiB/s\n", mib / median(cp, rounds));
-	printf("upload       %7.0f MiB/s  %.2f x cp\n", mib / median(up, rounds),
-	       median(cp, rounds) / median(up, rounds));
-	printf("read back    %7.0f MiB/s\n", mib / median(back, rounds));
-	printf("cold 4 KiB   %7.0f us     %.2f x a direct read of 32 KiB (%.0f us)\n", ours,
-	       ours / direct, direct);
+	printf("cp %.1f\n", mib / median(cp, rounds));
+	printf("upload %.1f\n", mib / median(up, rounds));
+	printf("read_back %.1f\n", mib / median(back, rounds));
+	printf("cold_read %.1f\n", ours);
+	printf("direct_read %.1f\n", direct);
 	repository_close(repository);
 	io_loop_free(loop);
 	return 0;

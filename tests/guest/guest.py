@@ -63,9 +63,11 @@ class GuestError(AssertionError):
 
 
 class Guest:
-    """A running guest. Used as a context, it loses its power at the end."""
+    """A running guest. Used as a context, it loses its power at the end. With `boot`, as /dev/vda,
+    its root file system is on that disk (install() puts it there), clean by e2fsck once its journal
+    is replayed."""
 
-    def __init__(self, folder, *disks, network=False, cpus=1, name="guest"):
+    def __init__(self, folder, *disks, network=False, cpus=1, name="guest", boot=None):
         kernel, initramfs = image.ready()
         self.name = name
         self.console_path = os.path.join(folder, f"{name}.console.log")
@@ -78,7 +80,8 @@ class Guest:
             "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
             "-kernel", kernel, "-initrd", initramfs,
             "-append", "console=ttyS0 loglevel=5 panic=-1 tsc=reliable no_timer_check nokaslr "
-                       "mitigations=off random.trust_cpu=on audit=0 cryptomgr.notests",
+                       "mitigations=off random.trust_cpu=on audit=0 cryptomgr.notests" +
+                       (f" rootdisk={boot}" if boot else ""),
             "-serial", f"file:{self.console_path}",
             "-chardev", f"socket,id=shell,fd={shell.fileno()}", "-serial", "chardev:shell",
             "-chardev", f"socket,id=monitor,fd={monitor.fileno()}",
@@ -121,8 +124,10 @@ class Guest:
                                  f"{self.replies.decode(errors='replace')}")
             received = self.shell.recv(65536)
             if not received:
-                raise GuestError(f"{self.name}: QEMU has ended; the guest said: "
-                                 f"{self.replies.decode(errors='replace')}")
+                with open(self.console_path, errors="replace") as console:
+                    raise GuestError(f"{self.name}: QEMU has ended; the guest said: "
+                                     f"{self.replies.decode(errors='replace')}, and its console: "
+                                     f"{console.read()[-2000:]}")
             self.replies += received
 
     def start(self, script):
@@ -141,6 +146,11 @@ class Guest:
         if status:
             raise GuestError(f"{self.name}: exit status {status} of: {script}\n{output}")
         return output.strip()
+
+    def install(self, folder):
+        """Puts the guest's own system into a folder of its, so that others can boot from it."""
+        self.run(f"cd / && cp -a bin etc init lib* sbin {folder} && "
+                 f"cd {folder} && mkdir -p dev mnt proc run sys tmp")
 
     def connect_nbd_ko(self, uri, options=""):
         """Makes /dev/nbd0 of an export: the guest's kernel is the client, over TCP. The guest has
@@ -174,7 +184,8 @@ class Guest:
     def power_off(self):
         """As its user would. What was mounted must be unmountable."""
         self.run("cd / && sync && for mount in $(sed -n 's,^/dev/[^ ]* \\([^ ]*\\) .*,\\1,p' "
-                 "/proc/mounts); do umount $mount || exit 1; done")
+                 "/proc/mounts); do [ $mount = / ] && mount -o remount,ro / || umount $mount || "
+                 "exit 1; done")
         self.expect_no_trouble()
         self.start("poweroff -f")
         expect(self.qemu.wait(timeout=PATIENCE) == 0, f"{self.name}: QEMU's exit status")

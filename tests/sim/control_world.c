@@ -106,6 +106,7 @@ static int make_engines(struct cw *w)
 	    .n_buffers = 8,
 	    .map_memory = 2 * MiB,
 	    .checkpoint_idle_ns = 3600 * NSEC_PER_SEC,
+	    .stuck_after_ns = w->stuck_after_ns,
 	};
 	int r = 0;
 
@@ -369,6 +370,8 @@ int cw_attach(struct cw *w, const char *volume, const char *instance, char ret_e
 
 	if (r == 0 && ret_export)
 		snprintf(ret_export, 64, "%s", op.result.attachment->export_name);
+	if (r == 0)
+		snprintf(w->own, sizeof(w->own), "%s", op.result.attachment->instance);
 	if (r != -ESHUTDOWN)
 		control_op_release(&op);
 	return r;
@@ -424,11 +427,28 @@ int cw_snapshot(struct cw *w, const char *volume, char ret_id[CW_ID])
 	return r;
 }
 
-int cw_restore(struct cw *w, const char *snapshot, char ret_id[CW_ID])
+int cw_snapshot_group(struct cw *w, char ret_ids[2][CW_ID])
+{
+	struct control_op op = {
+	    .kind = CONTROL_SNAPSHOT_GROUP,
+	    .snapshot_create = {.instance = w->own, .description = "of a test"},
+	};
+	int r = cw_op(w, &op);
+
+	for (unsigned i = 0; r == 0 && i < 2; i++)
+		snprintf(ret_ids[i], CW_ID, "%s", op.result.snapshots[i].id);
+	if (r == 0)
+		sim_assert(w->sim, op.n_items == 2);
+	if (r != -ESHUTDOWN)
+		control_op_release(&op);
+	return r;
+}
+
+int cw_restore(struct cw *w, const char *snapshot, bool full, char ret_id[CW_ID])
 {
 	struct control_op op = {
 	    .kind = CONTROL_VOLUME_CREATE,
-	    .create = {.snapshot = snapshot},
+	    .create = {.snapshot = snapshot, .full = full},
 	};
 	int r = cw_op(w, &op);
 

@@ -196,12 +196,27 @@ static bool nothing_is_written(void *arg)
 	return sim_disk_in_flight(arg, SIM_WRITE | SIM_SYNC) == 0;
 }
 
+/* What was told to be stuck is, or was told to be over. */
+static void check_watch(const struct drill *d)
+{
+	uint64_t n_stuck = 0;
+
+	for (unsigned i = 0; i < d->n_volumes; i++) {
+		struct volume_stats stats;
+
+		volume_stats(d->world.volumes[i], &stats);
+		n_stuck += stats.is_stuck;
+	}
+	sim_assert(d->sim, d->world.n_stuck == d->world.n_stuck_over + n_stuck);
+}
+
 /* All requests have ended; reads work, whatever has failed, and tell the truth. What is under way
  * behind them may have been chosen to fail, and counters mean nothing after that. */
 static bool settle(struct drill *d)
 {
 	if (sim_run_until(d->sim, nothing_is_written, d->sim, UINT64_MAX) == SIM_DEAD)
 		return false;
+	check_watch(d);
 	for (unsigned i = 0; i < d->n_volumes; i++) {
 		if (!drill_rest(d, i) || !drill_verify_live(d, i))
 			return false;
@@ -279,6 +294,7 @@ static void run_errors(uint64_t seed)
 	struct drill d;
 
 	drill_init(&d, seed, 0);
+	d.world.config.stuck_after_ns = seed % 2 * 20 * NSEC_PER_MSEC;
 	for (uint64_t n = 1 + sim_below(d.sim, 4); n > 0; n--)
 		life_with_errors(&d);
 	d.errors_ok = false;

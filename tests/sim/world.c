@@ -63,6 +63,19 @@ static void on_bad_block(void *arg, struct id volume, uint64_t lba, const char *
 	sim_trace(w->sim, "bad block %llu: %s", (unsigned long long)lba, why);
 }
 
+static void on_stuck(void *arg, struct id volume, enum volume_io oldest, uint64_t age_ns, bool over)
+{
+	struct world *w = arg;
+
+	w->n_stuck += !over;
+	w->n_stuck_over += over;
+	w->stuck_kind = oldest;
+	w->stuck_age_ns = age_ns;
+	w->stuck_volume = volume;
+	sim_trace(w->sim, "%s is %s: %llu ns", volume_io_name(oldest), over ? "done" : "stuck",
+		  (unsigned long long)age_ns);
+}
+
 int world_begin(struct world *w)
 {
 	struct io_loop_config loop_config = {.name = "world", .cpu = -1};
@@ -70,10 +83,14 @@ int world_begin(struct world *w)
 	int r;
 
 	memset(w->volumes, 0, sizeof(w->volumes));
+	memset(w->stalls, 0, sizeof(w->stalls));
 	w->engine = NULL;
 	w->store = NULL;
 	w->config.bad_block = on_bad_block;
 	w->config.bad_block_arg = w;
+	w->config.stuck = on_stuck;
+	w->n_stuck = 0;
+	w->n_stuck_over = 0;
 	r = io_loop_new(&loop_config, &w->loop, &w->err);
 	if (r < 0)
 		return r;
@@ -157,6 +174,7 @@ int world_open(struct world *w, unsigned i)
 	call->op.read_only = w->store_config.read_only;
 	call->op.deleted = w->deleted[i];
 	call->op.base = w->bases[i];
+	call->op.stall = &w->stalls[i];
 	r = world_call(w, call, volume_open);
 	if (r == 0)
 		w->volumes[i] = call->op.volume;

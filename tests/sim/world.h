@@ -24,9 +24,17 @@ struct world {
 	struct volume_base *bases[WORLD_VOLUMES]; /* given at open; NULL: none */
 	struct id base_ids[WORLD_VOLUMES];        /* given at create, with base_sizes */
 	uint64_t base_sizes[WORLD_VOLUMES];
+	struct volume_stall stalls[WORLD_VOLUMES];
 	bool deleted[WORLD_VOLUMES]; /* opened for their pins */
 	struct err err;              /* of the step that failed last */
 	uint64_t bad_blocks;
+	/* What the engine told in this life of I/O that is stuck, if config.stuck_after_ns says
+	 * when. */
+	uint64_t n_stuck;
+	uint64_t n_stuck_over;
+	enum volume_io stuck_kind; /* the newest, */
+	uint64_t stuck_age_ns;     /* and its age; once it is over, how long it took */
+	struct id stuck_volume;
 };
 
 void world_init(struct world *w, struct sim *sim);

@@ -84,15 +84,18 @@ static void refused_with(int code, const char *what, const char *remedy)
 /* A catalog that a newer volumed wrote is refused, and stays as it is. */
 static void newer_is_refused(void **state)
 {
+	char restore[64];
 	struct catalog *c;
 
 	(void)state;
 	assert_int_equal(open_it(&c), 0);
 	assert_true(catalog_is_new(c));
+	snprintf(restore, sizeof(restore), "PRAGMA user_version = %d",
+		 (int)number(c, "PRAGMA user_version"));
 	catalog_close(c);
 	do_sql("PRAGMA user_version = 99");
 	refused_with(-ENOTSUP, "version 99", "upgrade volumed");
-	do_sql("PRAGMA user_version = 3");
+	do_sql(restore);
 	assert_int_equal(open_it(&c), 0);
 	assert_false(catalog_is_new(c));
 	catalog_close(c);
@@ -120,32 +123,38 @@ static void foreign_is_refused(void **state)
 static void older_is_brought_up_to_date(void **state)
 {
 	static const char *const later[] = {
-	    "never taken again",
-	    "nor is this",
-	    "nor this",
 	    "ALTER TABLE volumes ADD COLUMN iops INTEGER NOT NULL DEFAULT 3000;"
 	    "CREATE TABLE audits (id TEXT PRIMARY KEY NOT NULL) STRICT, WITHOUT ROWID;",
 	    "ALTER TABLE audits ADD COLUMN size INTEGER NOT NULL DEFAULT 0;"
 	    "CREATE TABLE audits (id TEXT);", /* fails after a change */
 	};
 	const struct catalog_volume v = {.id = {.hi = 1, .lo = 2}, .size = 4096, .zone = "z"};
+	const char *steps[32];
 	struct catalog_volume got;
 	struct catalog *c;
+	char newer[32];
+	size_t n;
 
 	(void)state;
 	assert_int_equal(open_it(&c), 0);
+	n = (size_t)number(c, "PRAGMA user_version");
+	assert_true(n + 2 <= ARRAY_SIZE(steps));
+	for (size_t i = 0; i < n; i++)
+		steps[i] = "never taken again";
+	memcpy(steps + n, later, sizeof(later));
 	assert_int_equal(catalog_volume_add(c, &v, &err), 0);
-	assert_int_equal(schema_take_steps(c, later, 4, &err), 0);
-	assert_int_equal(number(c, "PRAGMA user_version"), 4);
+	assert_int_equal(schema_take_steps(c, steps, n + 1, &err), 0);
+	assert_int_equal(number(c, "PRAGMA user_version"), n + 1);
 	assert_int_equal(number(c, "SELECT iops FROM volumes"), 3000);
 	assert_int_equal(catalog_volume_get(c, v.id, &got, &err), 0);
 	assert_true(got.size == v.size);
-	assert_true(schema_take_steps(c, later, 5, &err) < 0);
-	assert_int_equal(number(c, "PRAGMA user_version"), 4);
+	assert_true(schema_take_steps(c, steps, n + 2, &err) < 0);
+	assert_int_equal(number(c, "PRAGMA user_version"), n + 1);
 	assert_int_equal(number(c, "SELECT count(*) FROM pragma_table_info('audits')"), 1);
-	assert_int_equal(schema_take_steps(c, later, 4, &err), 0);
+	assert_int_equal(schema_take_steps(c, steps, n + 1, &err), 0);
 	catalog_close(c);
-	refused_with(-ENOTSUP, "version 4", "upgrade volumed");
+	snprintf(newer, sizeof(newer), "version %zu", n + 1);
+	refused_with(-ENOTSUP, newer, "upgrade volumed");
 }
 
 /* A catalog of before there were snapshots keeps its volumes. */
@@ -165,6 +174,7 @@ static void version_1_learns_snapshots(void **state)
 	       "ALTER TABLE volumes DROP COLUMN hydration_rate;"
 	       "ALTER TABLE volumes DROP COLUMN scrubbed;"
 	       "ALTER TABLE volumes DROP COLUMN scrub_bad;"
+	       "ALTER TABLE volumes DROP COLUMN full;"
 	       "ALTER TABLE volumes DROP COLUMN lineage; PRAGMA user_version = 1");
 	assert_int_equal(open_it(&c), 0);
 	assert_int_equal(catalog_volume_get(c, v.id, &got, &err), 0);

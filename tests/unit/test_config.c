@@ -71,6 +71,7 @@ static void config_takes_all_settings(void **state)
 				   "zone = eu-1a\n"
 				   "zone-number = 255\n"
 				   "detach-wait = 60\n"
+				   "io-stuck-after = 45\n"
 				   "threads = 7\n"
 				   "map-memory = 96MiB\n"
 				   "log-level = debug"; /* no newline at the end */
@@ -92,6 +93,7 @@ static void config_takes_all_settings(void **state)
 	assert_string_equal(o.zone, "eu-1a");
 	assert_int_equal(o.zone_number, 255);
 	assert_int_equal(o.detach_wait, 60);
+	assert_int_equal(o.io_stuck_after, 45);
 	assert_int_equal(o.threads, 7);
 	assert_int_equal(o.map_memory, 96 * MiB);
 	assert_int_equal(o.log_level, LOG_LEVEL_DEBUG);
@@ -162,6 +164,7 @@ static void config_names_the_line(void **state)
 	    {"zone = Zone A\n", 1, "no name of a zone"},
 	    {"zone-number = 256\n", 1, "from 1 to 255"},
 	    {"detach-wait = 0\n", 1, "from 1 to 600"},
+	    {"io-stuck-after = 0\n", 1, "from 1 to 3600"},
 	    {"overcommit-limit = 0\n", 1, "from 0.1 to 1000"},
 	    {"overcommit-limit = inf\n", 1, "from 0.1 to 1000"},
 	    {"overcommit-limit = nan\n", 1, "from 0.1 to 1000"},
