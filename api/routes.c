@@ -39,6 +39,11 @@ static const struct api_field group_body[] = {
     {.name = NULL},
 };
 
+static const struct api_field verify_body[] = {
+    {"rate", ARGUMENT(snapshot_verify.rate), FIELD_SIZE, false},
+    {.name = NULL},
+};
+
 static const struct api_field scrub_body[] = {
     {"rate", ARGUMENT(scrub.rate), FIELD_SIZE, false},
     {.name = NULL},
@@ -228,6 +233,25 @@ const struct route routes[] = {
 	.op = CONTROL_SNAPSHOT_DELETE,
 	.status = 202,
 	.id_offset = ARGUMENT(snapshot_delete.snapshot),
+	.render = api_render_snapshot,
+    },
+    {
+	.method = "POST",
+	.path = "/v1/snapshots/{id}/verify",
+	.summary = "read all that a snapshot needs, and tell what is bad",
+	.op = CONTROL_SNAPSHOT_VERIFY,
+	.status = 202,
+	.id_offset = ARGUMENT(snapshot_verify.snapshot),
+	.body = verify_body,
+	.render = api_render_snapshot,
+    },
+    {
+	.method = "DELETE",
+	.path = "/v1/snapshots/{id}/verify",
+	.summary = "stop verifying a snapshot",
+	.op = CONTROL_SNAPSHOT_VERIFY_STOP,
+	.status = 202,
+	.id_offset = ARGUMENT(snapshot_verify.snapshot),
 	.render = api_render_snapshot,
     },
     {

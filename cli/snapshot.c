@@ -7,6 +7,7 @@
 #include "cli/client.h"
 #include "cli/print.h"
 #include "cli/request.h"
+#include "cli/scrub.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -265,6 +266,7 @@ static void print_snapshot(const json_t *s)
 	print_field("stored", "%s", get_size(s, "stored_bytes", text));
 	if (*get_text(s, "parent"))
 		print_field("shares with", "%s", get_text(s, "parent"));
+	print_verified(s);
 	json_object_foreach(json_object_get(s, "tags"), key, value)
 	    print_field("tag", "%s=%s", key, json_string_value(value));
 }

@@ -57,7 +57,8 @@ const struct cli_option cli_options[OPT_COUNT] = {
 		"wait until it is done (a snapshot: in the repository; a volume: copied), and show "
 		"how far it is"},
 	[OPT_RATE] = {"rate", "SIZE",
-		"bytes a second that it reads, as 100MiB (default: 64MiB)"},
+		"bytes a second that it reads, as 100MiB (default of a scrub: 64MiB)"},
+	[OPT_ALL] = {"all", NULL, "all of the region's that are completed"},
 	[OPT_STOP] = {"stop", NULL, "stop the one that is under way"},
 	[OPT_MDOC] = {"mdoc", NULL, "print all of it as mdoc, for the man page"},
 };
@@ -136,6 +137,13 @@ const struct cli_command cli_commands[] = {
 	 run_snapshot_list},
 	{"snapshot show", {SNAP}, 0, 0, "show a snapshot: its state, progress and sizes", "",
 	 run_snapshot_show},
+	{"snapshot verify", {{"SNAP", true, WORDS_SNAPSHOTS}},
+	 BIT(OPT_ALL) | BIT(OPT_RATE) | BIT(OPT_WAIT_COMPLETED) | BIT(OPT_STOP), 0,
+	 "read all that a snapshot needs from the repository, and tell what is bad",
+	 "Everything goes on meanwhile. snapshot show tells how far it is, and where the snapshot "
+	 "can't be read. With --wait-completed, or --all for one after the other, the exit status "
+	 "is 1 if anything is bad.",
+	 run_snapshot_verify},
 	{"snapshot export", {SNAP}, 0, 0,
 	 "print where a completed snapshot can be read, over NBD",
 	 "Every completed snapshot is a read-only disk on the daemon's NBD socket, by its id: "
