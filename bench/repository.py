@@ -56,7 +56,8 @@ def options():
     own.options(p)
     p.add_argument("--repository", default="build/release/bench/repository", help="the program")
     p.add_argument("--parts", default=os.environ.get("BENCH_PARTS", ""),
-                   type=lambda text: text.split(",") if text else [], help="only these, of " + ", ".join(Repository.PARTS))
+                   type=lambda text: text.split(",") if text else [],
+                   help="only these, of " + ", ".join(Repository.PARTS))
     return p.parse_args()
 
 
