@@ -4,8 +4,8 @@
  *
  *   LOCATE   down the tree, page by page, to the block's entry (pages.c)
  *   FETCH    one ranged read of the frames that are wanted
- *   UNPACK   on a worker: checksums, inflate, hash, into the caller's buffer; a lone frame that is not
- *            compressed at once
+ *   UNPACK   on a worker: checksums, inflate, hash, into the caller's buffer; a lone frame that
+ *            is not compressed at once
  */
 #include "snapshots/reader.h"
 
