@@ -188,18 +188,46 @@ json_t *api_render_volumes(const struct control_op *op)
 	return page("volumes", array, op);
 }
 
+static json_t *damage(const struct control_snapshot *s)
+{
+	json_t *array = json_array();
+
+	for (unsigned i = 0; array && i < s->n_damage; i++)
+		json_array_append_new(array, json_pack("{s:I, s:I, s:o}", "offset",
+						       number(s->damage[i].offset), "length",
+						       number(s->damage[i].length), "why",
+						       text(s->damage[i].why)));
+	return array;
+}
+
+static void add_verified(json_t *object, const struct control_snapshot *s)
+{
+	if (object && s->verifying)
+		json_object_set_new(object, "verify",
+				    json_pack("{s:I, s:I}", "bytes", number(s->verified_bytes),
+					      "bad_bytes", number(s->bad_bytes)));
+	if (object && s->verified)
+		json_object_set_new(object, "last_verify",
+				    json_pack("{s:o, s:I, s:o, s:o}", "time", when(s->verified),
+					      "bad_bytes", number(s->bad_bytes), "error",
+					      text(s->verify_error), "bad", damage(s)));
+}
+
 static json_t *snapshot(const struct control_snapshot *s)
 {
-	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:i, s:I, s:I, s:o, s:o, s:o}",
-			 "id", text(s->id), "name", text(s->name), "volume",
-			 text_or_null(*s->volume ? s->volume : NULL), "parent",
-			 text_or_null(*s->parent ? s->parent : NULL), "state", text(s->state),
-			 "size", number(s->size), "start_time", when(s->start_time),
-			 "completion_time",
-			 s->completion_time ? when(s->completion_time) : json_null(), "progress",
-			 (int)s->progress, "full_bytes", number(s->full_bytes), "stored_bytes",
-			 number(s->stored_bytes), "description", text(s->description), "error",
-			 text(s->error_text), "tags", tags(s->tags, s->n_tags));
+	json_t *object =
+	    json_pack("{s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:i, s:I, s:I, s:o, s:o, s:o}",
+		      "id", text(s->id), "name", text(s->name), "volume",
+		      text_or_null(*s->volume ? s->volume : NULL), "parent",
+		      text_or_null(*s->parent ? s->parent : NULL), "state", text(s->state), "size",
+		      number(s->size), "start_time", when(s->start_time), "completion_time",
+		      s->completion_time ? when(s->completion_time) : json_null(), "progress",
+		      (int)s->progress, "full_bytes", number(s->full_bytes), "stored_bytes",
+		      number(s->stored_bytes), "description", text(s->description), "error",
+		      text(s->error_text), "tags", tags(s->tags, s->n_tags));
+
+	add_verified(object, s);
+	return object;
 }
 
 json_t *api_render_snapshot(const struct control_op *op)

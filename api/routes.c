@@ -32,6 +32,18 @@ static const struct api_field snapshot_body[] = {
     {.name = NULL},
 };
 
+static const struct api_field group_body[] = {
+    {"exclude_boot", ARGUMENT(snapshot_create.exclude_boot), FIELD_SWITCH, false},
+    {"description", ARGUMENT(snapshot_create.description), FIELD_TEXT, false},
+    {"tags", ARGUMENT(snapshot_create.tags), FIELD_TAGS, false},
+    {.name = NULL},
+};
+
+static const struct api_field verify_body[] = {
+    {"rate", ARGUMENT(snapshot_verify.rate), FIELD_SIZE, false},
+    {.name = NULL},
+};
+
 static const struct api_field scrub_body[] = {
     {"rate", ARGUMENT(scrub.rate), FIELD_SIZE, false},
     {.name = NULL},
@@ -224,6 +236,25 @@ const struct route routes[] = {
 	.render = api_render_snapshot,
     },
     {
+	.method = "POST",
+	.path = "/v1/snapshots/{id}/verify",
+	.summary = "read all that a snapshot needs, and tell what is bad",
+	.op = CONTROL_SNAPSHOT_VERIFY,
+	.status = 202,
+	.id_offset = ARGUMENT(snapshot_verify.snapshot),
+	.body = verify_body,
+	.render = api_render_snapshot,
+    },
+    {
+	.method = "DELETE",
+	.path = "/v1/snapshots/{id}/verify",
+	.summary = "stop verifying a snapshot",
+	.op = CONTROL_SNAPSHOT_VERIFY_STOP,
+	.status = 202,
+	.id_offset = ARGUMENT(snapshot_verify.snapshot),
+	.render = api_render_snapshot,
+    },
+    {
 	.method = "GET",
 	.path = "/v1/instances",
 	.summary = "list instances",
@@ -259,6 +290,16 @@ const struct route routes[] = {
 	.status = 200,
 	.id_offset = ARGUMENT(deregister.instance),
 	.render = api_render_instance,
+    },
+    {
+	.method = "POST",
+	.path = "/v1/instances/{id}/snapshots",
+	.summary = "take snapshots of all volumes of an instance, at one point",
+	.op = CONTROL_SNAPSHOT_GROUP,
+	.status = 201,
+	.id_offset = ARGUMENT(snapshot_create.instance),
+	.body = group_body,
+	.render = api_render_snapshots,
     },
     {
 	.method = "GET",

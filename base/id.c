@@ -73,3 +73,13 @@ const char *uuid_format(struct id id, char text[ID_TEXT_MAX])
 	snprintf(text, ID_TEXT_MAX, "%016" PRIx64 "%016" PRIx64, id.hi, id.lo);
 	return text;
 }
+
+int id_compare(const void *a, const void *b)
+{
+	const struct id *x = a;
+	const struct id *y = b;
+
+	if (x->hi != y->hi)
+		return x->hi < y->hi ? -1 : 1;
+	return x->lo < y->lo ? -1 : x->lo > y->lo;
+}

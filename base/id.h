@@ -26,6 +26,8 @@ static inline bool id_is_zero(struct id a)
 	return a.hi == 0 && a.lo == 0;
 }
 
+/* By number, as the catalog and the store list them; for qsort. */
+int id_compare(const void *a, const void *b);
 /* Makes an id of 17 hex digits out of 16 random bytes. */
 struct id id_from_random(const uint8_t random[16]);
 /* The same in a zone, 1 to 255: the first two digits name it. */

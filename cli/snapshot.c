@@ -7,6 +7,7 @@
 #include "cli/client.h"
 #include "cli/print.h"
 #include "cli/request.h"
+#include "cli/scrub.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -51,9 +52,11 @@ static int wait_completed(struct cli *cli, json_t **reply)
 	return status;
 }
 
+/* `volume`, or all of an instance: NULL. */
 static int make_body(struct cli *cli, const char *volume, json_t **ret_body)
 {
 	const char *name = cli->line.value[OPT_NAME];
+	bool exclude = cli->line.given & OPTION_BIT(OPT_EXCLUDE_BOOT);
 	json_t *tags = NULL;
 	int status = cli_tags(&cli->line, &tags);
 
@@ -67,12 +70,16 @@ static int make_body(struct cli *cli, const char *volume, json_t **ret_body)
 		json_decref(tags);
 		return cli_fail(EXIT_USAGE, "--name is no UTF-8");
 	}
-	*ret_body = json_pack("{s:s, s:o, s:s*}", "volume", volume, "tags", tags, "description",
+	*ret_body = json_pack("{s:o, s:s*, s:s*}", "tags", tags, "volume", volume, "description",
 			      cli->line.value[OPT_DESCRIPTION]);
-	return *ret_body ? EXIT_OK : cli_fail(EXIT_USAGE, "--description is no UTF-8");
+	if (!*ret_body)
+		return cli_fail(EXIT_USAGE, "--description is no UTF-8");
+	if (exclude && json_object_set_new(*ret_body, "exclude_boot", json_true()) < 0)
+		return cli_out_of_memory();
+	return EXIT_OK;
 }
 
-int run_snapshot_create(struct cli *cli)
+static int create_of_volume(struct cli *cli)
 {
 	struct cli_request request = {.method = "POST", .path = "/v1/snapshots"};
 	char size[SIZE_TEXT_MAX];
@@ -97,6 +104,74 @@ int run_snapshot_create(struct cli *cli)
 		       get_text(reply, "state"), get_size(reply, "size", size));
 	json_decref(reply);
 	return status;
+}
+
+static void print_group(const json_t *snapshots)
+{
+	const json_t *s;
+	size_t i;
+
+	json_array_foreach(snapshots, i, s)
+	{
+		char size[SIZE_TEXT_MAX];
+
+		printf("%s of %s is %s: %s\n", get_text(s, "id"), get_text(s, "volume"),
+		       get_text(s, "state"), get_size(s, "size", size));
+	}
+}
+
+static int wait_group(struct cli *cli, json_t *snapshots)
+{
+	int status = EXIT_OK;
+
+	for (size_t i = 0; i < json_array_size(snapshots) && status == EXIT_OK; i++) {
+		json_t *s = json_incref(json_array_get(snapshots, i));
+
+		status = wait_completed(cli, &s);
+		if (s && json_array_set_new(snapshots, i, s) < 0)
+			status = cli_out_of_memory();
+	}
+	return status;
+}
+
+static int create_of_instance(struct cli *cli)
+{
+	struct cli_request request = {.method = "POST"};
+	const char *instance;
+	json_t *reply = NULL;
+	json_t *snapshots;
+	int status = cli_find_instance(cli, cli->line.value[OPT_INSTANCE], &instance);
+
+	if (status == EXIT_OK)
+		status = make_body(cli, NULL, &request.body);
+	if (status != EXIT_OK)
+		return status;
+	request.path = client_printf(cli->client, "/v1/instances/%s/snapshots", instance);
+	request.waiting = client_printf(cli->client, "taking snapshots of %s", instance);
+	status = cli_send(cli, &request, &reply);
+	snapshots = json_object_get(reply, "snapshots");
+	if (status == EXIT_OK && cli->line.given & OPTION_BIT(OPT_WAIT_COMPLETED))
+		status = wait_group(cli, snapshots);
+	if (status == EXIT_OK && cli->json)
+		cli_print_json(reply);
+	else if (status == EXIT_OK && cli->quiet)
+		cli_print_ids(snapshots);
+	else if (status == EXIT_OK)
+		print_group(snapshots);
+	json_decref(reply);
+	return status;
+}
+
+int run_snapshot_create(struct cli *cli)
+{
+	bool of_instance = cli->line.value[OPT_INSTANCE] != NULL;
+
+	if (of_instance == (cli->line.arguments[0] != NULL))
+		return cli_fail(EXIT_USAGE,
+				"name either a volume or, with --instance, an instance");
+	if (!of_instance && cli->line.given & OPTION_BIT(OPT_EXCLUDE_BOOT))
+		return cli_fail(EXIT_USAGE, "--exclude-boot needs an --instance");
+	return of_instance ? create_of_instance(cli) : create_of_volume(cli);
 }
 
 /* ---- list ---------------------------------------------------------------------------------- */
@@ -191,6 +266,7 @@ static void print_snapshot(const json_t *s)
 	print_field("stored", "%s", get_size(s, "stored_bytes", text));
 	if (*get_text(s, "parent"))
 		print_field("shares with", "%s", get_text(s, "parent"));
+	print_verified(s);
 	json_object_foreach(json_object_get(s, "tags"), key, value)
 	    print_field("tag", "%s=%s", key, json_string_value(value));
 }

@@ -50,12 +50,15 @@ const struct cli_option cli_options[OPT_COUNT] = {
 		"(default: the daemon's hydration-rate)"},
 	[OPT_FULL] = {"full", NULL,
 		"make it available only when all of the snapshot is copied"},
+	[OPT_EXCLUDE_BOOT] = {"exclude-boot", NULL,
+		"with --instance: not its boot volume, /dev/sda1 or /dev/xvda"},
 	[OPT_DESCRIPTION] = {"description", "TEXT", "what it is for, at most 255 bytes"},
 	[OPT_WAIT_COMPLETED] = {"wait-completed", NULL,
 		"wait until it is done (a snapshot: in the repository; a volume: copied), and show "
 		"how far it is"},
 	[OPT_RATE] = {"rate", "SIZE",
-		"bytes a second that it reads, as 100MiB (default: 64MiB)"},
+		"bytes a second that it reads, as 100MiB (default of a scrub: 64MiB)"},
+	[OPT_ALL] = {"all", NULL, "all of the region's that are completed"},
 	[OPT_STOP] = {"stop", NULL, "stop the one that is under way"},
 	[OPT_MDOC] = {"mdoc", NULL, "print all of it as mdoc, for the man page"},
 };
@@ -117,12 +120,15 @@ const struct cli_command cli_commands[] = {
 	 "volume's health is impaired as long. With --wait-completed the exit status is 1 if "
 	 "anything is bad.",
 	 run_scrub},
-	{"snapshot create", {VOL},
-	 BIT(OPT_DESCRIPTION) | BIT(OPT_NAME) | BIT(OPT_TAG) | BIT(OPT_WAIT_COMPLETED), 0,
-	 "take a snapshot of a volume, attached or not",
+	{"snapshot create", {{"VOL", true, WORDS_VOLUMES}},
+	 BIT(OPT_DESCRIPTION) | BIT(OPT_NAME) | BIT(OPT_TAG) | BIT(OPT_WAIT_COMPLETED) |
+	     BIT(OPT_INSTANCE) | BIT(OPT_EXCLUDE_BOOT),
+	 0,
+	 "take a snapshot of a volume, or of all that an instance has",
 	 "It holds what the volume holds when the command returns, and the volume goes on. It is "
 	 "pending while what has changed since the volume's newest completed snapshot is copied "
-	 "to the repository. A volume can have five that are pending.",
+	 "to the repository. A volume can have five that are pending. With --instance in place of "
+	 "VOL, it is one snapshot of each volume attached to the instance, all at one point.",
 	 run_snapshot_create},
 	{"snapshot list", {{0}}, BIT(OPT_FILTER), 0,
 	 "list the region's snapshots",
@@ -131,6 +137,13 @@ const struct cli_command cli_commands[] = {
 	 run_snapshot_list},
 	{"snapshot show", {SNAP}, 0, 0, "show a snapshot: its state, progress and sizes", "",
 	 run_snapshot_show},
+	{"snapshot verify", {{"SNAP", true, WORDS_SNAPSHOTS}},
+	 BIT(OPT_ALL) | BIT(OPT_RATE) | BIT(OPT_WAIT_COMPLETED) | BIT(OPT_STOP), 0,
+	 "read all that a snapshot needs from the repository, and tell what is bad",
+	 "Everything goes on meanwhile. snapshot show tells how far it is, and where the snapshot "
+	 "can't be read. With --wait-completed, or --all for one after the other, the exit status "
+	 "is 1 if anything is bad.",
+	 run_snapshot_verify},
 	{"snapshot export", {SNAP}, 0, 0,
 	 "print where a completed snapshot can be read, over NBD",
 	 "Every completed snapshot is a read-only disk on the daemon's NBD socket, by its id: "

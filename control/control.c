@@ -50,6 +50,7 @@ int control_new(const struct control_config *config, struct control **ret_contro
 	list_init(&c->scrubs);
 	list_init(&c->checks);
 	list_init(&c->hydrators);
+	list_init(&c->verifications);
 	c->homes = mem_calloc(config->n_homes, sizeof(*c->homes));
 	if (exports_init(c) < 0 || !c->homes) {
 		control_free(c);
@@ -76,6 +77,7 @@ void control_free(struct control *control)
 			mem_free(d);
 		}
 	}
+	verifications_free(control);
 	exports_free(control);
 	mem_free(control->homes);
 	mem_free(control);
@@ -147,8 +149,11 @@ static void control_dispatch(struct control *c, struct control_op *op)
 	    [CONTROL_ATTACH] = control_attach,
 	    [CONTROL_DETACH] = control_detach,
 	    [CONTROL_SNAPSHOT_CREATE] = control_snapshot_create,
+	    [CONTROL_SNAPSHOT_GROUP] = control_snapshot_group,
 	    [CONTROL_SNAPSHOT_LIST] = control_snapshot_list,
 	    [CONTROL_SNAPSHOT_DELETE] = control_snapshot_delete,
+	    [CONTROL_SNAPSHOT_VERIFY] = control_snapshot_verify,
+	    [CONTROL_SNAPSHOT_VERIFY_STOP] = control_snapshot_verify,
 	    [CONTROL_INSTANCE_REGISTER] = control_register,
 	    [CONTROL_INSTANCE_LIST] = control_list,
 	    [CONTROL_INSTANCE_DEREGISTER] = control_deregister,

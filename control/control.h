@@ -168,6 +168,15 @@ struct control_bad {
 	const char *why;
 };
 
+#define CONTROL_DAMAGE_MAX 32
+
+/* A piece of a snapshot that can't be read. */
+struct control_damage {
+	uint64_t offset;
+	uint64_t length;
+	const char *why; /* names the object */
+};
+
 struct control_snapshot {
 	const char *id;
 	const char *name;   /* the tag "Name", or "" */
@@ -184,6 +193,14 @@ struct control_snapshot {
 	const char *error_text; /* why the state is "error", or why it takes so long */
 	unsigned n_tags;
 	struct control_tag *tags; /* by key */
+	/* The newest verification of it that this daemon knows of. */
+	bool verifying;
+	uint64_t verified_bytes;  /* looked at */
+	uint64_t verified;        /* when it ended; 0: it did not */
+	uint64_t bad_bytes;       /* found; all of them, while damage has the first */
+	const char *verify_error; /* why it came to nothing, or "" */
+	unsigned n_damage;
+	struct control_damage *damage;
 };
 
 struct control_instance {
@@ -308,8 +325,11 @@ enum control_kind {
 	CONTROL_ATTACH,          /* done when it is served */
 	CONTROL_DETACH,          /* done when no client of it can do anything more */
 	CONTROL_SNAPSHOT_CREATE, /* done when its point is durable; uploaded behind it */
+	CONTROL_SNAPSHOT_GROUP,  /* the same of all volumes of an instance; result as of a list */
 	CONTROL_SNAPSHOT_LIST,   /* by id: the region's, and this zone's pending ones */
 	CONTROL_SNAPSHOT_DELETE,
+	CONTROL_SNAPSHOT_VERIFY, /* done when it has begun; result as of a list */
+	CONTROL_SNAPSHOT_VERIFY_STOP,
 	CONTROL_INSTANCE_REGISTER,
 	CONTROL_INSTANCE_LIST,
 	CONTROL_INSTANCE_DEREGISTER, /* one without volumes */
@@ -338,7 +358,9 @@ struct control_op {
 			const char *volume;
 		} show, delete;
 		struct {
-			const char *volume;
+			const char *volume;      /* create */
+			const char *instance;    /* group */
+			bool exclude_boot;       /* group: not /dev/sda1, /dev/xvda */
 			const char *description; /* NULL: none */
 			const struct control_tag *tags;
 			unsigned n_tags;
@@ -346,6 +368,10 @@ struct control_op {
 		struct {
 			const char *snapshot;
 		} snapshot_delete;
+		struct {
+			const char *snapshot;
+			uint64_t rate; /* bytes a second; 0: as fast as it goes */
+		} snapshot_verify;
 		struct {
 			const char *volume;
 			uint64_t size; /* the new one, not less than the old */

@@ -106,6 +106,7 @@ struct control {
 	struct list scrubs;
 	struct list checks;
 	struct list hydrators;
+	struct list verifications;
 	unsigned n_hydrators; /* of them, at work */
 	struct sweeper sweeper;
 	unsigned n_tasks;
@@ -343,6 +344,10 @@ void detach_on_stall(struct task *t);
 /* Completes what only memory knows. */
 void stall_describe(struct control *c, struct arena *memory, struct control_volume *v);
 
+/* Each ends soon: the daemon stops. And their results go. */
+void verifications_stop(struct control *c);
+void verifications_free(struct control *c);
+
 /* ---- The sweeper (sweeper.c) -------------------------------------------------------------------
  */
 
@@ -375,7 +380,9 @@ int attach_resume(struct control *c, const struct resume *r);
 int detach_resume(struct control *c, const struct resume *r);
 
 void control_snapshot_create(struct control *c, struct control_op *op);
+void control_snapshot_group(struct control *c, struct control_op *op);
 void control_snapshot_delete(struct control *c, struct control_op *op);
+void control_snapshot_verify(struct control *c, struct control_op *op);
 void control_snapshot_list(struct control *c, struct control_op *op);
 void control_register(struct control *c, struct control_op *op);
 void control_deregister(struct control *c, struct control_op *op);

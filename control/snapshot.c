@@ -113,13 +113,18 @@ static void cut(struct task *t)
 	task_engine(t, CREATE_WAIT_CUT, volume_snapshot);
 }
 
+void snapshot_fail_limit(struct control_error *error)
+{
+	control_fail(error, "ConcurrentSnapshotLimitExceeded", -EAGAIN,
+		     "Maximum allowed in-progress snapshots for a single volume exceeded.");
+}
+
 static void fail_from_act(struct task *t)
 {
 	char id[ID_TEXT_MAX];
 
 	if (t->act.code == -EAGAIN)
-		control_fail(&t->error, "ConcurrentSnapshotLimitExceeded", -EAGAIN,
-			     "Maximum allowed in-progress snapshots for a single volume exceeded.");
+		snapshot_fail_limit(&t->error);
 	else
 		control_fail(&t->error, "InternalError", t->act.code,
 			     "%s: a snapshot can't be taken: %s",
@@ -191,10 +196,10 @@ static int check_volume(struct catalog *c, struct task *t)
 				    id_format(t->volume.id, CATALOG_VOLUME_PREFIX, id),
 				    catalog_volume_state_name(t->volume.state));
 	r = catalog_snapshots_pending(c, t->volume.id, &pending, &t->job.err);
-	if (r == 0 && pending >= VOLUME_PINS)
-		return control_fail(
-		    &t->error, "ConcurrentSnapshotLimitExceeded", -EAGAIN,
-		    "Maximum allowed in-progress snapshots for a single volume exceeded.");
+	if (r == 0 && pending >= VOLUME_PINS) {
+		snapshot_fail_limit(&t->error);
+		return t->error.err;
+	}
 	return r;
 }
 
@@ -214,9 +219,8 @@ static int add_tags(struct catalog *c, struct task *t)
 	return r;
 }
 
-static int create_begin(struct catalog *c, struct catalog_job *job)
+int snapshot_add(struct catalog *c, struct task *t)
 {
-	struct task *t = task_of_job(job);
 	const char *description = t->op->snapshot_create.description;
 	struct catalog_snapshot *s = &t->snapshot;
 	char id[ID_TEXT_MAX];
@@ -230,14 +234,22 @@ static int create_begin(struct catalog *c, struct catalog_job *job)
 	s->size = t->volume.size;
 	s->started = t->now;
 	snprintf(s->description, sizeof(s->description), "%s", description ? description : "");
-	r = catalog_snapshot_add(c, s, &job->err);
+	r = catalog_snapshot_add(c, s, &t->job.err);
 	if (r == 0)
 		r = add_tags(c, t);
 	if (r == 0)
 		r = task_event(c, t, "createSnapshot",
 			       id_format(s->id, CATALOG_SNAPSHOT_PREFIX, id), "of %s",
 			       id_format(s->volume, CATALOG_VOLUME_PREFIX, volume));
-	return r == 0 ? snapshot_result(c, t, s) : r;
+	return r;
+}
+
+static int create_begin(struct catalog *c, struct catalog_job *job)
+{
+	struct task *t = task_of_job(job);
+	int r = snapshot_add(c, t);
+
+	return r == 0 ? snapshot_result(c, t, &t->snapshot) : r;
 }
 
 /* If its cut is found later for all that, nobody needs it. */

@@ -17,4 +17,11 @@ int snapshot_describe(struct catalog *c, struct arena *memory, const struct cata
 /* Job: the op's result is this one. */
 int snapshot_result(struct catalog *c, struct task *t, const struct catalog_snapshot *row);
 
+/* Job: the row of t->snapshot, of t->volume, which is checked, with its tags and an event. */
+int snapshot_add(struct catalog *c, struct task *t);
+/* What is known of how whole the snapshot is. -ENOMEM. */
+int verify_describe(struct control *c, struct arena *memory, struct id id,
+		    struct control_snapshot *s);
+void snapshot_fail_limit(struct control_error *error);
+
 #endif

@@ -14,6 +14,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define DAMAGED "its object in the repository is damaged"
+
 #define PAGE 32 /* objects that are read at a time; 25 KiB each */
 
 enum list_state { LIST_REPOSITORY, LIST_WAIT_REPOSITORY, LIST_WAIT_MERGE, LIST_END };
@@ -122,7 +124,7 @@ static void take_info(struct arena *memory, const struct snap_info *info,
 	s->start_time = info->started;
 	s->completion_time = info->completed;
 	s->stored_bytes = info->stored;
-	s->error_text = info->state ? "" : "its object in the repository is damaged";
+	s->error_text = info->state ? "" : DAMAGED;
 }
 
 int snapshot_describe(struct catalog *c, struct arena *memory, const struct catalog_snapshot *row,
@@ -138,6 +140,11 @@ int snapshot_describe(struct catalog *c, struct arena *memory, const struct cata
 	if (!ret_s->id || !ret_s->volume || !ret_s->parent || !ret_s->error_text ||
 	    !ret_s->description)
 		return err_set(err, -ENOMEM, "out of memory");
+	/* What is completed is in the repository, whole, or not at all. */
+	if (row && info && info->state == 0 && row->state == CATALOG_SNAPSHOT_COMPLETED) {
+		ret_s->state = state_of(info);
+		ret_s->error_text = DAMAGED;
+	}
 	if (info)
 		ret_s->full_bytes = info->blocks * SNAP_BLOCK;
 	ret_s->progress = strcmp(ret_s->state, "completed") == 0 ? 100 : 0;
@@ -277,8 +284,11 @@ static void list_end(struct snapshot_listing *l)
 		uint64_t done;
 		uint64_t all;
 
-		if (id_parse(s->id, CATALOG_SNAPSHOT_PREFIX, &id) < 0 ||
-		    id_parse(s->volume, CATALOG_VOLUME_PREFIX, &volume) < 0)
+		if (id_parse(s->id, CATALOG_SNAPSHOT_PREFIX, &id) < 0)
+			continue;
+		if (verify_describe(t->control, &op->memory, id, s) < 0)
+			control_fail(&t->error, "InternalError", -ENOMEM, "out of memory");
+		if (id_parse(s->volume, CATALOG_VOLUME_PREFIX, &volume) < 0)
 			continue;
 		d = disk_find(t->control, volume);
 		if (d && uploader_progress(d, id, &done, &all) && all > 0)

@@ -243,7 +243,7 @@ static void resume_snapshot(struct starting *s)
 	s->state = s->err.code ? START_DONE : s->snapshots_end ? START_FIRST : START_SNAPSHOT;
 	if (s->state != START_SNAPSHOT)
 		return;
-	if (s->snapshot.state == CATALOG_SNAPSHOT_PENDING)
+	if (s->snapshot.state == CATALOG_SNAPSHOT_PENDING && !s->snapshot.cutting)
 		uploader_kick(s->control, s->snapshot.volume);
 	else if (snapshot_delete_resume(s->control, &s->snapshot) < 0)
 		err_set(&s->err, -ENOMEM, "no memory for the snapshots");
@@ -548,16 +548,6 @@ static int meta_job(struct catalog *c, struct catalog_job *job)
 	return r;
 }
 
-static int compare_ids(const void *a, const void *b)
-{
-	const struct id *x = a;
-	const struct id *y = b;
-
-	if (x->hi != y->hi)
-		return x->hi < y->hi ? -1 : 1;
-	return x->lo < y->lo ? -1 : x->lo > y->lo;
-}
-
 /* A volume that the store has lost, though nobody deleted it. */
 static int mark_lost(struct catalog *c, struct starting *s, struct catalog_volume *v)
 {
@@ -583,10 +573,10 @@ static int compare_job(struct catalog *c, struct catalog_job *job)
 	int r;
 
 	if (s->n_ids > 0)
-		qsort(s->ids, s->n_ids, sizeof(s->ids[0]), compare_ids);
+		qsort(s->ids, s->n_ids, sizeof(s->ids[0]), id_compare);
 	/* Both in the order of their ids: what only the store has stays in ids[]. */
 	while ((r = catalog_volume_after(c, v.id, &v, &job->err)) == 0) {
-		while (i < s->n_ids && compare_ids(&s->ids[i], &v.id) < 0)
+		while (i < s->n_ids && id_compare(&s->ids[i], &v.id) < 0)
 			s->ids[n++] = s->ids[i++];
 		if (i < s->n_ids && id_equal(s->ids[i], v.id))
 			i++;

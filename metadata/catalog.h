@@ -109,6 +109,7 @@ struct catalog_snapshot {
 	uint64_t started;
 	uint64_t completed; /* 0: not yet */
 	uint64_t stored;    /* bytes that it added to the repository */
+	bool cutting;       /* one of several, which are not all cut yet: nobody knows of it */
 	char description[CATALOG_NAME_MAX + 1];
 	char error[CATALOG_ERROR_MAX + 1]; /* why the state is error, or why it takes so long */
 };

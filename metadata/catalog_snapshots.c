@@ -31,6 +31,7 @@ static void bind(sqlite3_stmt *s, const struct catalog_snapshot *n)
 	sql_int(s, 9, n->stored);
 	sql_text(s, 10, n->description);
 	sql_text(s, 11, n->error);
+	sql_int(s, 12, n->cutting);
 }
 
 static int read_row(sqlite3_stmt *s, void *ret_row, struct err *err)
@@ -55,6 +56,7 @@ static int read_row(sqlite3_stmt *s, void *ret_row, struct err *err)
 		r = sql_get_text(s, 9, n.description, sizeof(n.description), err);
 	if (r == 0)
 		r = sql_get_text(s, 10, n.error, sizeof(n.error), err);
+	n.cutting = sql_get_int(s, 11);
 	if (r == 0)
 		*(struct catalog_snapshot *)ret_row = n;
 	return r;

@@ -96,6 +96,8 @@ static const char *const steps[] = {
     "ALTER TABLE volumes ADD COLUMN lineage TEXT NOT NULL DEFAULT '';",
     /* 4: enum catalog_full. */
     "ALTER TABLE volumes ADD COLUMN full INTEGER NOT NULL DEFAULT 0;",
+    /* 5: snapshots of several volumes at one point. */
+    "ALTER TABLE snapshots ADD COLUMN cutting INTEGER NOT NULL DEFAULT 0;",
 };
 
 static int take_step(struct catalog *c, const char *step, unsigned from, struct err *err)

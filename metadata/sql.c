@@ -12,7 +12,7 @@
 	"scrubbed, scrub_bad, lineage, full"
 #define SNAPSHOT_COLUMNS                                                                           \
 	"id, volume, parent, state, size, sequence, started, completed, stored, description, "     \
-	"error"
+	"error, cutting"
 #define INSTANCE_COLUMNS "id, created, name, host, state"
 #define ATTACHMENT_COLUMNS                                                                         \
 	"id, volume, instance, state, generation, created, delete_on_termination, device, "        \
@@ -50,11 +50,11 @@ static const char *const texts[SQL_STATEMENTS] = {
 			     "WHERE instance = ?1 AND device > ?2 ORDER BY device LIMIT 1",
     [SQL_DEVICE_TAKEN] = "SELECT count(*) FROM attachments WHERE instance = ?1 AND device = ?2",
     [SQL_SNAPSHOT_ADD] =
-	"INSERT INTO snapshots (" SNAPSHOT_COLUMNS ") VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+	"INSERT INTO snapshots (" SNAPSHOT_COLUMNS ") VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
     [SQL_SNAPSHOT_GET] = "SELECT " SNAPSHOT_COLUMNS " FROM snapshots WHERE id = ?",
     [SQL_SNAPSHOT_PUT] = "UPDATE snapshots SET volume = ?2, parent = ?3, state = ?4, size = ?5, "
 			 "sequence = ?6, started = ?7, completed = ?8, stored = ?9, "
-			 "description = ?10, error = ?11 WHERE id = ?1",
+			 "description = ?10, error = ?11, cutting = ?12 WHERE id = ?1",
     [SQL_SNAPSHOT_REMOVE] = "DELETE FROM snapshots WHERE id = ?",
     [SQL_SNAPSHOT_AFTER] =
 	"SELECT " SNAPSHOT_COLUMNS " FROM snapshots WHERE id > ? ORDER BY id LIMIT 1",
@@ -62,7 +62,7 @@ static const char *const texts[SQL_STATEMENTS] = {
 				"state IN ('pending', 'deleting') ORDER BY id LIMIT 1",
     [SQL_SNAPSHOT_NEXT_PENDING] =
 	"SELECT " SNAPSHOT_COLUMNS " FROM snapshots WHERE volume = ? AND state = 'pending' "
-	"ORDER BY sequence = 0, sequence, started LIMIT 1",
+	"AND cutting = 0 ORDER BY sequence = 0, sequence, started LIMIT 1",
     [SQL_SNAPSHOT_PARENT] =
 	"SELECT " SNAPSHOT_COLUMNS " FROM snapshots WHERE volume = ?1 AND state = 'completed' AND "
 	"sequence > 0 AND sequence < ?2 ORDER BY sequence DESC LIMIT 1",

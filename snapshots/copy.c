@@ -160,16 +160,16 @@ static void slot_on_put(struct snap_put *put)
 	slot_rest(slot);
 }
 
-static void bad_block(struct snap_copying *c, uint64_t block, const char *text)
+static void bad_blocks(struct snap_copying *c, uint64_t block, uint64_t n, const char *text)
 {
 	struct snap_verify *v = c->verify;
 
 	if (strcmp(c->last_bad, text) == 0)
 		return; /* the same page again */
 	memcpy(c->last_bad, text, strlen(text) + 1);
-	v->bad_blocks++;
+	v->bad_blocks += n;
 	if (v->bad)
-		v->bad(v, block, text);
+		v->bad(v, block, n, text);
 }
 
 static void slot_on_read(struct snap_read *read)
@@ -178,7 +178,7 @@ static void slot_on_read(struct snap_read *read)
 	struct snap_copying *c = slot->owner;
 
 	if (read->error && c->verify) {
-		bad_block(c, slot->block, read->err.text);
+		bad_blocks(c, slot->block, 1, read->err.text);
 	} else if (read->error) {
 		fail(c, read->error, &read->err);
 	} else if (c->copy) {
@@ -265,8 +265,11 @@ static void on_walk(struct snap_walk *walk)
 	c->walking = false;
 	if (walk->error && c->verify) {
 		/* What is below the page can't be looked at; on with the next leaf. */
-		bad_block(c, walk->next, walk->err.text);
-		walk->next = round_down(walk->next, PAGE_FANOUT) + PAGE_FANOUT;
+		uint64_t next =
+		    min_u64(round_down(walk->next, PAGE_FANOUT) + PAGE_FANOUT, n_blocks);
+
+		bad_blocks(c, walk->next, next - walk->next, walk->err.text);
+		walk->next = next;
 	} else if (walk->error) {
 		fail(c, walk->error, &walk->err);
 		walk->n = 0;
@@ -297,8 +300,9 @@ static struct snap_copying *copying_new(struct snap_reader *from, struct io_loop
 {
 	struct snap_copying *c = mem_alloc(sizeof(*c));
 
-	CHECK(c); /* control path: a few hundred kilobytes at most */
 	CHECK(from->loop == loop);
+	if (!c)
+		return NULL;
 	c->loop = loop;
 	c->from = from;
 	list_init(&c->idle);
@@ -342,12 +346,25 @@ static void on_writer(struct snap_writer_op *op)
 	snap_reader_open(c->to, c->loop, &config, &c->reader_op);
 }
 
+static void copy_never(struct io_op *defer)
+{
+	struct snap_copy *copy = container_of(defer, struct snap_copy, defer);
+
+	copy->done(copy);
+}
+
 void snap_copy_start(struct snap_reader *from, struct repository *to, struct io_loop *loop,
 		     const struct snap_writer_config *config, struct snap_copy *copy)
 {
 	struct snap_copying *c = copying_new(from, loop);
 	const struct snap_info *info = &from->info;
 
+	if (!c) {
+		copy->error = err_set(&copy->err, -ENOMEM, "out of memory for a copy");
+		copy->defer.done = copy_never;
+		io_defer(loop, &copy->defer, 0);
+		return;
+	}
 	c->copy = copy;
 	c->to = to;
 	copy->at_work = c;
@@ -378,6 +395,13 @@ void snap_copy_cancel(struct snap_copy *copy)
 		copy->at_work->cancelled = true;
 }
 
+static void verify_never(struct io_op *defer)
+{
+	struct snap_verify *verify = container_of(defer, struct snap_verify, defer);
+
+	verify->done(verify);
+}
+
 static void verify_begin(struct io_op *defer)
 {
 	go_on(container_of(defer, struct snap_copying, defer));
@@ -387,6 +411,12 @@ void snap_verify_start(struct snap_reader *reader, struct snap_verify *verify)
 {
 	struct snap_copying *c = copying_new(reader, reader->loop);
 
+	if (!c) {
+		verify->error = err_set(&verify->err, -ENOMEM, "out of memory for verifying");
+		verify->defer.done = verify_never;
+		io_defer(reader->loop, &verify->defer, 0);
+		return;
+	}
 	c->verify = verify;
 	verify->at_work = c;
 	verify->error = 0;

@@ -20,7 +20,9 @@ struct snap_copy {
 	struct snap_writer_stats stats;
 	struct snap_info info; /* of the copy, once done */
 
-	struct snap_copying *at_work; /* snapshots/' own */
+	/* snapshots/' own. */
+	struct snap_copying *at_work;
+	struct io_op defer;
 };
 
 /* Copies what `from` reads to `to`, as config->id. What config leaves 0 or NULL is taken over:
@@ -36,14 +38,16 @@ struct snap_verify {
 	int error; /* 0: it ran to its end, see bad_blocks; -ECANCELED */
 	struct err err;
 	/* Called for each bad block, with a text that names it and its object, and once for each
-	 * bad page of the tree (all blocks below it are bad; one is counted). NULL: none. */
-	void (*bad)(struct snap_verify *verify, uint64_t block, const char *text);
+	 * bad page of the tree, with all the places below it. NULL: none. */
+	void (*bad)(struct snap_verify *verify, uint64_t block, uint64_t blocks, const char *text);
 	uint64_t bytes_per_second; /* in: as in snap_copy */
 	uint64_t blocks_total;
 	uint64_t blocks_done;
-	uint64_t bad_blocks;
+	uint64_t bad_blocks; /* places, below bad pages too */
 
-	struct snap_copying *at_work; /* snapshots/' own */
+	/* snapshots/' own. */
+	struct snap_copying *at_work;
+	struct io_op defer;
 };
 
 /* Reads every block and page, and checks all hashes. On the reader's loop. */

@@ -370,6 +370,8 @@ int cw_attach(struct cw *w, const char *volume, const char *instance, char ret_e
 
 	if (r == 0 && ret_export)
 		snprintf(ret_export, 64, "%s", op.result.attachment->export_name);
+	if (r == 0)
+		snprintf(w->own, sizeof(w->own), "%s", op.result.attachment->instance);
 	if (r != -ESHUTDOWN)
 		control_op_release(&op);
 	return r;
@@ -420,6 +422,23 @@ int cw_snapshot(struct cw *w, const char *volume, char ret_id[CW_ID])
 
 	if (r == 0 && ret_id)
 		snprintf(ret_id, CW_ID, "%s", op.result.snapshots->id);
+	if (r != -ESHUTDOWN)
+		control_op_release(&op);
+	return r;
+}
+
+int cw_snapshot_group(struct cw *w, char ret_ids[2][CW_ID])
+{
+	struct control_op op = {
+	    .kind = CONTROL_SNAPSHOT_GROUP,
+	    .snapshot_create = {.instance = w->own, .description = "of a test"},
+	};
+	int r = cw_op(w, &op);
+
+	for (unsigned i = 0; r == 0 && i < 2; i++)
+		snprintf(ret_ids[i], CW_ID, "%s", op.result.snapshots[i].id);
+	if (r == 0)
+		sim_assert(w->sim, op.n_items == 2);
 	if (r != -ESHUTDOWN)
 		control_op_release(&op);
 	return r;

@@ -33,6 +33,7 @@ struct cw {
 	struct catalog_worker *worker;
 	struct control *control;
 	struct control_start started;
+	char own[48];   /* instance to which the last volume was attached */
 	struct err err; /* of the step that failed last */
 };
 
@@ -61,6 +62,8 @@ int cw_deregister(struct cw *w, const char *instance);
 /* Done when it is cut; it is uploaded behind. */
 int cw_snapshot(struct cw *w, const char *volume, char ret_id[CW_ID]);
 /* A volume made of the snapshot, of its size. */
+/* Of all that w->own has: two, by the ids of their volumes. */
+int cw_snapshot_group(struct cw *w, char ret_ids[2][CW_ID]);
 int cw_restore(struct cw *w, const char *snapshot, bool full, char ret_id[CW_ID]);
 int cw_snapshot_delete(struct cw *w, const char *snapshot);
 /* Everything is checked, every stored block read: what is wrong fails the test. */

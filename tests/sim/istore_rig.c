@@ -188,7 +188,7 @@ struct rig *istore_rig_new(uint64_t seed, const struct sim_options *options)
 	list_init(&r->keep.items);
 	r->config = (struct istore_config){
 	    .path = RIG_PATH,
-	    .n_loops = 1,
+	    .n_loops = 2,
 	    .create = true,
 	    .size = 24 * MiB,
 	    .slice_size = MiB,
@@ -213,9 +213,12 @@ bool istore_rig_open(struct rig *r)
 	const struct io_loop_config loop = {.name = "istore", .cpu = -1};
 
 	r->opened = false;
-	if (!r->loop)
+	if (!r->loop) {
 		CHECK(io_loop_new(&loop, &r->loop, NULL) == 0);
+		CHECK(io_loop_new(&loop, &r->other, NULL) == 0);
+	}
 	r->config.loops[0] = r->loop;
+	r->config.loops[1] = r->other;
 	r->config.keep = &r->keep.source;
 	r->open = (struct istore_open){.config = r->config, .done = on_open};
 	istore_open(&r->open);
@@ -333,6 +336,7 @@ struct block_dev *istore_rig_dev(struct rig *r, uint64_t instance, uint32_t numb
 	if (sim_run_until(r->sim, sim_flag_is_set, &x->done, RIG_STEPS) == SIM_DONE &&
 	    x->op.error == 0)
 		dev = x->op.info.dev;
+	r->dev_loop = dev ? x->op.info.loop : NULL;
 	sim_release(x);
 	return dev;
 }

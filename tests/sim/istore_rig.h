@@ -35,7 +35,9 @@ enum rig_end {
 struct rig {
 	struct sim *sim;
 	struct keep_sim keep;
-	struct io_loop *loop;
+	struct io_loop *loop; /* the main one; there is a second */
+	struct io_loop *other;
+	struct io_loop *dev_loop; /* of the device that was resolved last */
 	struct istore *store;
 	struct istore_open open;
 	struct istore_config config; /* of the next rig_open */

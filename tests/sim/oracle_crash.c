@@ -272,7 +272,8 @@ static void adopt_kill(struct oracle *o)
 	for (size_t i = 0; i < o->n_writes; i++) {
 		struct write w = o->write[i];
 
-		if (!w.ok && did_not_happen(o, &w))
+		/* In place, one that shows nowhere may still have zeroed a part. */
+		if (!w.ok && !o->in_place && did_not_happen(o, &w))
 			continue;
 		if (w.ended == UNDER_WAY)
 			w.ended = o->clock;

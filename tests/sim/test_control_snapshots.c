@@ -37,13 +37,16 @@ struct content {
 struct model {
 	struct cw world;
 	char disk[CW_ID];
-	char old[CW_ID];   /* a snapshot of before; "": none */
-	char new[CW_ID];   /* that the operation answered; "": none */
+	char twin[CW_ID];     /* attached to the same instance; "": none */
+	char group[2][CW_ID]; /* that the operation answered */
+	char old[CW_ID];      /* a snapshot of before; "": none */
+	char new[CW_ID];      /* that the operation answered; "": none */
 	char made[CW_ID];  /* a volume that the operation made of the old one; "": not answered */
 	bool made_written; /* place 1 of it, with seed 7; durable */
 	struct content at_old;
 	struct content at_new;
 	struct content now;
+	struct content at_twin;
 	int answer;     /* of the taking; -ESHUTDOWN: none, -1: it was not asked for */
 	uint64_t pause; /* steps between two operations */
 	int deleted;    /* of the deletion, likewise */
@@ -58,6 +61,7 @@ struct loop {
 	bool deletes_disk;
 	bool restores;
 	bool in_full;
+	bool has_twin;
 	bool sweeps; /* and all space comes back */
 };
 
@@ -259,6 +263,12 @@ static void prepare(struct model *m, const struct loop *loop, uint64_t seed)
 		must(m, write_place(m, m->disk, 3, 4), "write");
 	}
 	m->at_new = m->now;
+	if (loop->has_twin) {
+		must(m, cw_create(&m->world, SIZE, "twin", m->twin), "create");
+		must(m, cw_attach(&m->world, m->twin, NULL, NULL), "attach");
+		must(m, write_place(m, m->twin, 1, 21), "write");
+		m->at_twin.seed[1] = 21;
+	}
 	if (!loop->attached)
 		must(m, cw_detach(&m->world, m->disk, false), "detach");
 }
@@ -275,6 +285,14 @@ static void act_create(struct model *m)
 {
 	take(m);
 	if (m->answer == 0 && write_place(m, m->disk, 0, 9) == 0)
+		come_to_rest(m);
+}
+
+static void act_group(struct model *m)
+{
+	m->answer = cw_snapshot_group(&m->world, m->group);
+	if (m->answer == 0 && write_place(m, m->twin, 1, 9) == 0 &&
+	    write_place(m, m->disk, 0, 9) == 0)
 		come_to_rest(m);
 }
 
@@ -345,14 +363,12 @@ static void act_restore(struct model *m)
 /* Nobody can use it before it is copied. */
 static void act_restore_full(struct model *m)
 {
-	int r;
-
 	if (cw_restore(&m->world, m->old, true, m->made) != 0)
 		return;
-	r = cw_attach(&m->world, m->made, NULL, NULL);
-	if (r == 0 && blobs_sim_count(m->world.objects, "holds/") > 0)
+	if (cw_attach(&m->world, m->made, NULL, NULL) == 0 &&
+	    blobs_sim_count(m->world.objects, "holds/") > 0)
 		sim_fail(m->world.sim, "it was attached before it was copied");
-	if (r == -ESHUTDOWN || sim_run_until(m->world.sim, NULL, NULL, m->pause) == SIM_DEAD)
+	if (sim_run_until(m->world.sim, NULL, NULL, m->pause) == SIM_DEAD)
 		return;
 	m->deleted = cw_snapshot_delete(&m->world, m->old);
 	if (m->deleted == 0)
@@ -453,6 +469,50 @@ static void judge_made(struct model *m, bool in_full)
 	sim_assert(m->world.sim, cw_segments(&m->world, made) == 0);
 }
 
+/* All of them, or none. */
+static void judge_group(struct model *m, const struct control_op *op)
+{
+	sim_assert(m->world.sim, op->n_items == 0 || op->n_items == 2);
+	for (unsigned i = 0; m->answer == 0 && i < 2; i++)
+		sim_assert(m->world.sim, is_there(m, op, m->group[i]));
+	for (unsigned i = 0; i < op->n_items; i++) {
+		const struct control_snapshot *s = &op->result.snapshots[i];
+
+		sim_assert(m->world.sim, is_there(m, op, s->id));
+		snapshot_reads(m, s->id,
+			       strcmp(s->volume, m->twin) == 0 ? &m->at_twin : &m->at_new);
+	}
+	must(m, cw_detach(&m->world, m->twin, true), "detach");
+	must(m, cw_delete(&m->world, m->twin), "delete");
+	must(m, come_to_rest(m), "rest");
+	sim_assert(m->world.sim, cw_segments(&m->world, m->twin) == 0);
+}
+
+static void judge_snapshots(struct model *m, const struct loop *loop, const struct control_op *op)
+{
+	bool old = loop->has_old && is_there(m, op, m->old);
+	unsigned others = op->n_items - old;
+
+	sim_assert(m->world.sim, others <= 1);
+	if (loop->has_old && !old)
+		sim_assert(m->world.sim, loop->deletes_old && m->deleted != -1);
+	if (loop->deletes_old && m->deleted == 0)
+		sim_assert(m->world.sim, !old);
+	if (loop->deletes_new && m->deleted == 0)
+		sim_assert(m->world.sim, others == 0);
+	/* Answered, and nobody was about to delete it. */
+	if (m->answer == 0 && !(loop->deletes_new && m->deleted != -1))
+		sim_assert(m->world.sim, is_there(m, op, m->new));
+	if (loop->sweeps)
+		must(m, come_to_be_swept(m, op->n_items), "sweeping");
+	for (unsigned i = 0; i < op->n_items; i++) {
+		const char *id = op->result.snapshots[i].id;
+
+		sim_assert(m->world.sim, is_there(m, op, id));
+		snapshot_reads(m, id, strcmp(id, m->old) == 0 ? &m->at_old : &m->at_new);
+	}
+}
+
 static void judge_disk(struct model *m, const struct loop *loop)
 {
 	struct cw_list volumes;
@@ -476,34 +536,15 @@ static void judge_disk(struct model *m, const struct loop *loop)
 static void judge(struct model *m, const struct loop *loop)
 {
 	struct control_op op;
-	bool old;
-	unsigned others;
 
 	must(m, come_to_rest(m), "rest");
 	must(m, cw_check(&m->world), "check");
 	must(m, list(m, &op), "list");
-	old = loop->has_old && is_there(m, &op, m->old);
-	others = op.n_items - old;
-	sim_assert(m->world.sim, others <= 1);
 	sim_assert(m->world.sim, blobs_sim_count(m->world.objects, "snapshots/") >= op.n_items);
-	if (loop->has_old && !old)
-		sim_assert(m->world.sim, loop->deletes_old && m->deleted != -1);
-	if (loop->deletes_old && m->deleted == 0)
-		sim_assert(m->world.sim, !old);
-	if (loop->deletes_new && m->deleted == 0)
-		sim_assert(m->world.sim, others == 0);
-	/* Answered, and nobody was about to delete it. */
-	if (m->answer == 0 && !(loop->deletes_new && m->deleted != -1))
-		sim_assert(m->world.sim, is_there(m, &op, m->new));
-	if (loop->sweeps)
-		must(m, come_to_be_swept(m, op.n_items), "sweeping");
-	for (unsigned i = 0; i < op.n_items; i++) {
-		const char *id = op.result.snapshots[i].id;
-		bool is_old = strcmp(id, m->old) == 0;
-
-		sim_assert(m->world.sim, is_there(m, &op, id));
-		snapshot_reads(m, id, is_old ? &m->at_old : &m->at_new);
-	}
+	if (loop->has_twin)
+		judge_group(m, &op);
+	else
+		judge_snapshots(m, loop, &op);
 	if (loop->restores)
 		judge_made(m, loop->in_full);
 	judge_disk(m, loop);
@@ -528,9 +569,6 @@ static bool cut_once(const struct loop *loop, uint64_t seed, bool kill, uint64_t
 
 	prepare(&m, loop, seed);
 	m.pause = k * 37 % 700;
-	if (number("SIM_VERBOSE") > 1)
-		fprintf(stderr, "seed %llu, k %llu\n", (unsigned long long)seed,
-			(unsigned long long)k);
 	if (kill)
 		sim_kill_after(m.world.sim, k);
 	else
@@ -649,6 +687,15 @@ static void delete_volume(void **state)
 	cut_anywhere(&loop);
 }
 
+/* All of an instance's, at one point: there are all of them or none. */
+static void group(void **state)
+{
+	const struct loop loop = {.attached = true, .act = act_group, .has_twin = true};
+
+	(void)state;
+	cut_anywhere(&loop);
+}
+
 /* B1 to B3 through the catalog: usable at once, whole whatever happens, with its snapshot deleted
  * behind it; nothing is held once it is hydrated. */
 static void restore(void **state)
@@ -741,8 +788,9 @@ int main(void)
 	    cmocka_unit_test(create),          cmocka_unit_test(create_incremental),
 	    cmocka_unit_test(create_detached), cmocka_unit_test(delete),
 	    cmocka_unit_test(delete_pending),  cmocka_unit_test(delete_volume),
-	    cmocka_unit_test(restore_full),    cmocka_unit_test(restore),
-	    cmocka_unit_test(sweep),           cmocka_unit_test(sweep_stopped),
+	    cmocka_unit_test(group),           cmocka_unit_test(restore_full),
+	    cmocka_unit_test(restore),         cmocka_unit_test(sweep),
+	    cmocka_unit_test(sweep_stopped),
 	};
 
 	if (getenv("SIM_TEST"))

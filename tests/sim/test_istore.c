@@ -47,7 +47,7 @@ static void tenant_start(struct rig *r, struct tenant *t, unsigned i)
 	struct block_dev *dev = istore_rig_dev(r, A, i);
 
 	assert_non_null(dev);
-	t->load = workload_start(r->sim, r->loop, dev, t->oracle, &options);
+	t->load = workload_start(r->sim, r->dev_loop, dev, t->oracle, &options);
 }
 
 static void tenant_new(struct rig *r, struct tenant *t, unsigned i)
@@ -95,12 +95,13 @@ static void change_tenant(struct rig *r, struct tenant *t, unsigned i)
 static void after_kill(struct rig *r, struct tenant *t, unsigned i)
 {
 	const char *text = NULL;
+	struct block_dev *dev;
 
 	if (!t->oracle)
 		return;
 	oracle_crash_begin(t->oracle, ORACLE_KILL);
-	if (workload_verify_crash(r->sim, r->loop, istore_rig_dev(r, A, i), t->oracle, &text) !=
-	    VERIFY_OK)
+	dev = istore_rig_dev(r, A, i);
+	if (workload_verify_crash(r->sim, r->dev_loop, dev, t->oracle, &text) != VERIFY_OK)
 		sim_fail(r->sim, "disk %u after a kill: %s", i, text);
 	tenant_start(r, t, i);
 }
@@ -635,6 +636,59 @@ static void sync_fails(void **state)
 	istore_rig_free(r);
 }
 
+/* A load among faults: what fails says so, what succeeds is there, also after the process has died;
+ * and when the faults end, so do the errors. */
+static void one_faulty_run(uint64_t seed, const struct sim_options *faults, int only_error)
+{
+	struct workload_options options = {
+	    .n_ops = 300, .max_bytes = 256 * KiB, .errors_ok = true, .only_error = only_error};
+	const struct sim_options none = {0};
+	struct sim_options with = *faults;
+	struct rig *r = istore_rig_new(seed, &none);
+	struct tenant t = {0};
+	const char *text = NULL;
+	struct block_dev *dev;
+
+	r->config.size = 32 * MiB;
+	assert_true(istore_rig_open(r));
+	assert_true(istore_rig_create(r, A, 0, SIZE));
+	t.oracle = oracle_new(SECTORS, seed);
+	oracle_in_place(t.oracle);
+	with.alignment = sim_options(r->sim)->alignment;
+	*sim_options(r->sim) = with;
+	dev = istore_rig_dev(r, A, 0);
+	t.load = workload_start(r->sim, r->dev_loop, dev, t.oracle, &options);
+	assert_int_equal(sim_run_until(r->sim, workload_is_over, t.load, RIG_STEPS), SIM_DONE);
+	judge_load(&t);
+	*sim_options(r->sim) = none;
+	sim_options(r->sim)->alignment = with.alignment;
+	if (!faults->fail_sync &&
+	    workload_verify_live(r->sim, r->dev_loop, dev, t.oracle, &text) != VERIFY_OK)
+		sim_fail(r->sim, "after faults: %s", text);
+	istore_rig_reboot(r, RIG_KILL);
+	workload_free(t.load);
+	assert_true(istore_rig_open(r));
+	after_kill(r, &t, 0);
+	istore_rig_reboot(r, RIG_KILL);
+	tenant_end(&t);
+	istore_rig_free(r);
+}
+
+static void errors_keep_promises(void **state)
+{
+	const struct sim_options reads = {.fail_read = 30000};
+	const struct sim_options writes = {.fail_write = 30000, .slow = 10000};
+	const struct sim_options syncs = {.fail_sync = 30000, .fail_write = 10000};
+	struct seeds seeds = seeds_to_run(8);
+
+	(void)state;
+	for (uint64_t seed = seeds.first; seed <= seeds.last; seed++) {
+		one_faulty_run(seed, &reads, -EIO);
+		one_faulty_run(seed, &writes, -EIO);
+		one_faulty_run(seed, &syncs, -EIO);
+	}
+}
+
 /* Refusals name what is wrong, and change nothing. */
 static void bad_requests_are_refused(void **state)
 {
@@ -682,6 +736,7 @@ int main(void)
 	    cmocka_unit_test(rot_in_the_table),
 	    cmocka_unit_test(table_write_fails),
 	    cmocka_unit_test(sync_fails),
+	    cmocka_unit_test(errors_keep_promises),
 	    cmocka_unit_test(bad_requests_are_refused),
 	};
 
