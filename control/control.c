@@ -51,7 +51,7 @@ int control_new(const struct control_config *config, struct control **ret_contro
 	list_init(&c->checks);
 	list_init(&c->hydrators);
 	list_init(&c->block_line);
-	list_init(&c->verifications);
+	list_init(&c->snapshot_works);
 	c->homes = mem_calloc(config->n_homes, sizeof(*c->homes));
 	if (exports_init(c) < 0 || !c->homes) {
 		control_free(c);
@@ -78,7 +78,7 @@ void control_free(struct control *control)
 			mem_free(d);
 		}
 	}
-	verifications_free(control);
+	snapshot_works_free(control);
 	exports_free(control);
 	mem_free(control->homes);
 	mem_free(control);
@@ -156,8 +156,10 @@ static void control_dispatch(struct control *c, struct control_op *op)
 	    [CONTROL_SNAPSHOT_BLOCKS] = control_snapshot_blocks,
 	    [CONTROL_SNAPSHOT_CHANGED] = control_snapshot_blocks,
 	    [CONTROL_SNAPSHOT_BLOCK] = control_snapshot_blocks,
-	    [CONTROL_SNAPSHOT_VERIFY] = control_snapshot_verify,
-	    [CONTROL_SNAPSHOT_VERIFY_STOP] = control_snapshot_verify,
+	    [CONTROL_SNAPSHOT_VERIFY] = control_snapshot_work,
+	    [CONTROL_SNAPSHOT_VERIFY_STOP] = control_snapshot_work,
+	    [CONTROL_SNAPSHOT_COPY] = control_snapshot_work,
+	    [CONTROL_SNAPSHOT_COPY_STOP] = control_snapshot_work,
 	    [CONTROL_INSTANCE_REGISTER] = control_register,
 	    [CONTROL_INSTANCE_LIST] = control_list,
 	    [CONTROL_INSTANCE_DEREGISTER] = control_deregister,

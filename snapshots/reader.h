@@ -59,7 +59,8 @@ struct snap_read {
 
 /* Any range within the volume's size, rounded up to a whole block of 512 KiB; what is absent reads
  * as zeroes. Whole blocks are verified by their SHA-256, parts by the checksums of the frames (32
- * KiB) that hold them. No malloc; the caller's thread does no unpacking. */
+ * KiB) that hold them. No malloc; the caller's thread inflates nothing, and checks one frame at
+ * most. */
 void snap_read(struct snap_reader *reader, struct snap_read *read, void *buf, uint64_t offset,
 	       uint64_t length);
 

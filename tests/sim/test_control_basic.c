@@ -28,6 +28,29 @@ static int setup(void **state)
 	return 0;
 }
 
+/* With a repository. */
+static int setup_region(void **state)
+{
+	struct sim_options options = {.alignment = 4096};
+
+	(void)state;
+	cw_init(&world, sim_new(11, &options));
+	world.objects = blobs_sim_new(world.sim);
+	if (cw_begin(&world) != 0)
+		fail_msg("start: %s", world.err.text);
+	return 0;
+}
+
+static int teardown_region(void **state)
+{
+	(void)state;
+	assert_int_equal(cw_end(&world), 0);
+	blobs_sim_free(world.objects);
+	assert_int_equal(sim_mem_in_use(world.sim), 0);
+	sim_free(world.sim);
+	return 0;
+}
+
 static int teardown(void **state)
 {
 	(void)state;
@@ -700,7 +723,7 @@ static void snapshot_blocks(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(snapshot_blocks),
+	    cmocka_unit_test_setup_teardown(snapshot_blocks, setup_region, teardown_region),
 	    TEST(volume_life),
 	    TEST(restart_serves_again),
 	    TEST(names_of_an_attachment),
