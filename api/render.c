@@ -213,6 +213,20 @@ static void add_verified(json_t *object, const struct control_snapshot *s)
 					      text(s->verify_error), "bad", damage(s)));
 }
 
+static void add_copied(json_t *object, const struct control_snapshot *s)
+{
+	if (object && s->copying)
+		json_object_set_new(object, "copy",
+				    json_pack("{s:o, s:I}", "to", text(s->copy_to), "bytes",
+					      number(s->copied_bytes)));
+	if (object && s->copied)
+		json_object_set_new(object, "last_copy",
+				    json_pack("{s:o, s:o, s:I, s:o}", "time", when(s->copied), "to",
+					      text(s->copy_to), "stored_bytes",
+					      number(s->copy_stored), "error",
+					      text(s->copy_error)));
+}
+
 static json_t *snapshot(const struct control_snapshot *s)
 {
 	json_t *object =
@@ -227,6 +241,7 @@ static json_t *snapshot(const struct control_snapshot *s)
 		      text(s->error_text), "tags", tags(s->tags, s->n_tags));
 
 	add_verified(object, s);
+	add_copied(object, s);
 	return object;
 }
 

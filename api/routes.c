@@ -39,8 +39,14 @@ static const struct api_field group_body[] = {
     {.name = NULL},
 };
 
+static const struct api_field copy_body[] = {
+    {"to", ARGUMENT(snapshot_work.to), FIELD_TEXT, true},
+    {"rate", ARGUMENT(snapshot_work.rate), FIELD_SIZE, false},
+    {.name = NULL},
+};
+
 static const struct api_field verify_body[] = {
-    {"rate", ARGUMENT(snapshot_verify.rate), FIELD_SIZE, false},
+    {"rate", ARGUMENT(snapshot_work.rate), FIELD_SIZE, false},
     {.name = NULL},
 };
 
@@ -241,7 +247,7 @@ const struct route routes[] = {
 	.summary = "read all that a snapshot needs, and tell what is bad",
 	.op = CONTROL_SNAPSHOT_VERIFY,
 	.status = 202,
-	.id_offset = ARGUMENT(snapshot_verify.snapshot),
+	.id_offset = ARGUMENT(snapshot_work.snapshot),
 	.body = verify_body,
 	.render = api_render_snapshot,
     },
@@ -251,7 +257,26 @@ const struct route routes[] = {
 	.summary = "stop verifying a snapshot",
 	.op = CONTROL_SNAPSHOT_VERIFY_STOP,
 	.status = 202,
-	.id_offset = ARGUMENT(snapshot_verify.snapshot),
+	.id_offset = ARGUMENT(snapshot_work.snapshot),
+	.render = api_render_snapshot,
+    },
+    {
+	.method = "POST",
+	.path = "/v1/snapshots/{id}/copy",
+	.summary = "copy a snapshot to another repository",
+	.op = CONTROL_SNAPSHOT_COPY,
+	.status = 202,
+	.id_offset = ARGUMENT(snapshot_work.snapshot),
+	.body = copy_body,
+	.render = api_render_snapshot,
+    },
+    {
+	.method = "DELETE",
+	.path = "/v1/snapshots/{id}/copy",
+	.summary = "stop copying a snapshot",
+	.op = CONTROL_SNAPSHOT_COPY_STOP,
+	.status = 202,
+	.id_offset = ARGUMENT(snapshot_work.snapshot),
 	.render = api_render_snapshot,
     },
     {

@@ -27,6 +27,7 @@ int run_detach(struct cli *cli);
 int run_scrub(struct cli *cli);
 int run_snapshot_create(struct cli *cli);
 int run_snapshot_verify(struct cli *cli);
+int run_snapshot_copy(struct cli *cli);
 int run_snapshot_list(struct cli *cli);
 int run_snapshot_show(struct cli *cli);
 int run_snapshot_export(struct cli *cli);

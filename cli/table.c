@@ -58,6 +58,7 @@ const struct cli_option cli_options[OPT_COUNT] = {
 		"how far it is"},
 	[OPT_RATE] = {"rate", "SIZE",
 		"bytes a second that it reads, as 100MiB (default of a scrub: 64MiB)"},
+	[OPT_TO] = {"to", "DIR", "the folder of the other repository", .words = WORDS_FILES},
 	[OPT_ALL] = {"all", NULL, "all of the region's that are completed"},
 	[OPT_STOP] = {"stop", NULL, "stop the one that is under way"},
 	[OPT_MDOC] = {"mdoc", NULL, "print all of it as mdoc, for the man page"},
@@ -144,6 +145,13 @@ const struct cli_command cli_commands[] = {
 	 "can't be read. With --wait-completed, or --all for one after the other, the exit status "
 	 "is 1 if anything is bad.",
 	 run_snapshot_verify},
+	{"snapshot copy", {SNAP},
+	 BIT(OPT_TO) | BIT(OPT_RATE) | BIT(OPT_WAIT_COMPLETED) | BIT(OPT_STOP), 0,
+	 "copy a snapshot to another repository",
+	 "The copy has the same id, and needs nothing of this repository. The folder is made if it "
+	 "is missing. Where the snapshot's parent was copied before, only what differs is. A copy "
+	 "that was cut short goes on when the command is given again.",
+	 run_snapshot_copy},
 	{"snapshot export", {SNAP}, 0, 0,
 	 "print where a completed snapshot can be read, over NBD",
 	 "Every completed snapshot is a read-only disk on the daemon's NBD socket, by its id: "

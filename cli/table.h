@@ -51,6 +51,7 @@ enum cli_option_id {
 	OPT_EXCLUDE_BOOT,
 	OPT_WAIT_COMPLETED,
 	OPT_RATE,
+	OPT_TO,
 	OPT_ALL,
 	OPT_STOP,
 	OPT_MDOC,

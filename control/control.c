@@ -50,7 +50,7 @@ int control_new(const struct control_config *config, struct control **ret_contro
 	list_init(&c->scrubs);
 	list_init(&c->checks);
 	list_init(&c->hydrators);
-	list_init(&c->verifications);
+	list_init(&c->snapshot_works);
 	c->homes = mem_calloc(config->n_homes, sizeof(*c->homes));
 	if (exports_init(c) < 0 || !c->homes) {
 		control_free(c);
@@ -77,7 +77,7 @@ void control_free(struct control *control)
 			mem_free(d);
 		}
 	}
-	verifications_free(control);
+	snapshot_works_free(control);
 	exports_free(control);
 	mem_free(control->homes);
 	mem_free(control);
@@ -152,8 +152,10 @@ static void control_dispatch(struct control *c, struct control_op *op)
 	    [CONTROL_SNAPSHOT_GROUP] = control_snapshot_group,
 	    [CONTROL_SNAPSHOT_LIST] = control_snapshot_list,
 	    [CONTROL_SNAPSHOT_DELETE] = control_snapshot_delete,
-	    [CONTROL_SNAPSHOT_VERIFY] = control_snapshot_verify,
-	    [CONTROL_SNAPSHOT_VERIFY_STOP] = control_snapshot_verify,
+	    [CONTROL_SNAPSHOT_VERIFY] = control_snapshot_work,
+	    [CONTROL_SNAPSHOT_VERIFY_STOP] = control_snapshot_work,
+	    [CONTROL_SNAPSHOT_COPY] = control_snapshot_work,
+	    [CONTROL_SNAPSHOT_COPY_STOP] = control_snapshot_work,
 	    [CONTROL_INSTANCE_REGISTER] = control_register,
 	    [CONTROL_INSTANCE_LIST] = control_list,
 	    [CONTROL_INSTANCE_DEREGISTER] = control_deregister,

@@ -168,6 +168,7 @@ struct control_bad {
 	const char *why;
 };
 
+#define CONTROL_PLACE_MAX  1023 /* bytes of a path */
 #define CONTROL_DAMAGE_MAX 32
 
 /* A piece of a snapshot that can't be read. */
@@ -201,6 +202,13 @@ struct control_snapshot {
 	const char *verify_error; /* why it came to nothing, or "" */
 	unsigned n_damage;
 	struct control_damage *damage;
+	/* Its newest copy to another repository, likewise. */
+	bool copying;
+	uint64_t copied_bytes; /* of the volume's size */
+	uint64_t copied;       /* when it ended; 0: it did not */
+	uint64_t copy_stored;  /* bytes that it added there */
+	const char *copy_to;
+	const char *copy_error;
 };
 
 struct control_instance {
@@ -330,6 +338,8 @@ enum control_kind {
 	CONTROL_SNAPSHOT_DELETE,
 	CONTROL_SNAPSHOT_VERIFY, /* done when it has begun; result as of a list */
 	CONTROL_SNAPSHOT_VERIFY_STOP,
+	CONTROL_SNAPSHOT_COPY, /* to another repository; as VERIFY */
+	CONTROL_SNAPSHOT_COPY_STOP,
 	CONTROL_INSTANCE_REGISTER,
 	CONTROL_INSTANCE_LIST,
 	CONTROL_INSTANCE_DEREGISTER, /* one without volumes */
@@ -370,8 +380,9 @@ struct control_op {
 		} snapshot_delete;
 		struct {
 			const char *snapshot;
-			uint64_t rate; /* bytes a second; 0: as fast as it goes */
-		} snapshot_verify;
+			const char *to; /* copy: a folder, by its absolute path */
+			uint64_t rate;  /* bytes a second; 0: as fast as it goes */
+		} snapshot_work;
 		struct {
 			const char *volume;
 			uint64_t size; /* the new one, not less than the old */

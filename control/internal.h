@@ -106,7 +106,7 @@ struct control {
 	struct list scrubs;
 	struct list checks;
 	struct list hydrators;
-	struct list verifications;
+	struct list snapshot_works;
 	unsigned n_hydrators; /* of them, at work */
 	struct sweeper sweeper;
 	unsigned n_tasks;
@@ -345,8 +345,8 @@ void detach_on_stall(struct task *t);
 void stall_describe(struct control *c, struct arena *memory, struct control_volume *v);
 
 /* Each ends soon: the daemon stops. And their results go. */
-void verifications_stop(struct control *c);
-void verifications_free(struct control *c);
+void snapshot_works_stop(struct control *c);
+void snapshot_works_free(struct control *c);
 
 /* ---- The sweeper (sweeper.c) -------------------------------------------------------------------
  */
@@ -382,7 +382,7 @@ int detach_resume(struct control *c, const struct resume *r);
 void control_snapshot_create(struct control *c, struct control_op *op);
 void control_snapshot_group(struct control *c, struct control_op *op);
 void control_snapshot_delete(struct control *c, struct control_op *op);
-void control_snapshot_verify(struct control *c, struct control_op *op);
+void control_snapshot_work(struct control *c, struct control_op *op);
 void control_snapshot_list(struct control *c, struct control_op *op);
 void control_register(struct control *c, struct control_op *op);
 void control_deregister(struct control *c, struct control_op *op);

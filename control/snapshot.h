@@ -20,8 +20,8 @@ int snapshot_result(struct catalog *c, struct task *t, const struct catalog_snap
 /* Job: the row of t->snapshot, of t->volume, which is checked, with its tags and an event. */
 int snapshot_add(struct catalog *c, struct task *t);
 /* What is known of how whole the snapshot is. -ENOMEM. */
-int verify_describe(struct control *c, struct arena *memory, struct id id,
-		    struct control_snapshot *s);
+int snapshot_work_describe(struct control *c, struct arena *memory, struct id id,
+			   struct control_snapshot *s);
 void snapshot_fail_limit(struct control_error *error);
 
 #endif

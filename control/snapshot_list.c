@@ -286,7 +286,7 @@ static void list_end(struct snapshot_listing *l)
 
 		if (id_parse(s->id, CATALOG_SNAPSHOT_PREFIX, &id) < 0)
 			continue;
-		if (verify_describe(t->control, &op->memory, id, s) < 0)
+		if (snapshot_work_describe(t->control, &op->memory, id, s) < 0)
 			control_fail(&t->error, "InternalError", -ENOMEM, "out of memory");
 		if (id_parse(s->volume, CATALOG_VOLUME_PREFIX, &volume) < 0)
 			continue;

@@ -51,7 +51,7 @@ void control_stop(struct control *control, struct control_stop *stop)
 	checks_stop(control);
 	hydrators_stop(control);
 	sweeper_stop(control);
-	verifications_stop(control);
+	snapshot_works_stop(control);
 	control->n_tasks--;
 	stop_kick(control);
 }
