@@ -81,7 +81,7 @@ void istore_disk_free(struct istore_disk *d)
 	if (!d)
 		return;
 	CHECK(!d->ops.next || list_empty(&d->ops));
-	CHECK(!d->sync_runs);
+	CHECK(!d->sync_runs && !d->turn_runs);
 	xts_free(d->xts);
 	if (d->buffers)
 		mem_free_pages(d->buffers, N_PIECES * PIECE);
@@ -280,6 +280,11 @@ static void disk_on_finish(struct io_op *io)
 	struct list batch;
 	struct list *node;
 
+	/* An op that failed may have been waiting for a turn: that is to come back first. */
+	if (d->turn_runs && list_empty(&d->ops)) {
+		io_defer(d->config.loop, &d->finish, 0);
+		return;
+	}
 	d->finish_runs = false;
 	list_init(&batch);
 	list_splice_tail(&batch, &d->finished);

@@ -73,6 +73,7 @@ struct istore_disk {
 	struct list free_pieces;
 	struct list backlog; /* requests without an op */
 
+	uint64_t turn_at;    /* io_now */
 	uint64_t turn_bytes; /* that went through the cipher in this turn */
 	struct list to_decrypt;
 	struct io_op turn;

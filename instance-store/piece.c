@@ -48,15 +48,23 @@ static uint64_t slice_end(const struct istore_disk *d, uint64_t at, uint64_t sto
 
 /* ---- Turns ------------------------------------------------------------------------- */
 
-/* False: the turn has had enough; istore_disk_on_turn goes on in the next one. */
+/* False: the turn has had enough; istore_disk_on_turn goes on in the next one. It is under way only
+ * while a piece or an op waits for it, so nobody frees the disk before it is back. */
 static bool turn_has_room(struct istore_disk *d, uint64_t bytes)
 {
-	if (!d->turn_runs) {
+	uint64_t now = io_now(d->config.loop);
+
+	if (d->turn_runs)
+		return false;
+	if (d->turn_at != now) {
+		d->turn_at = now;
+		d->turn_bytes = 0;
+	}
+	if (d->turn_bytes >= TURN_BYTES) {
 		d->turn_runs = true;
 		io_defer(d->config.loop, &d->turn, 0);
-	}
-	if (d->turn_bytes >= TURN_BYTES)
 		return false;
+	}
 	d->turn_bytes += bytes;
 	return true;
 }
