@@ -26,6 +26,7 @@
 #include <string.h>
 
 #define UNIT_BYTES (UNIT_BLOCKS * BLOCK_SIZE)
+#define UNIT_LEAST 16 /* blocks: less is not worth a header at the end of a segment */
 #define REST_MAX   (25 * NSEC_PER_MSEC)
 #define CREDIT_MAX ((int64_t)(64 * MiB))
 #define PACE_MAX   ((int64_t)(2 * MiB))
@@ -214,6 +215,7 @@ static bool gc_pick(struct gc *g)
 		g->victim = g->view.best;
 		g->victim->users++;
 		g->live = (uint64_t)g->victim->live + g->victim->live_active;
+		g->gain = gc_gain(v, g->victim);
 		g->at = 0;
 		g->n_blocks = g->next = g->moved = 0;
 		g->n_iov = 0;
@@ -260,8 +262,7 @@ static void gc_leave(struct gc *g)
 void gc_pace(struct gc *g, uint64_t part, uint64_t whole)
 {
 	struct volume *v = g->volume;
-	uint64_t size = v->store->info.segment_size;
-	uint64_t gain = (size - min_u64(g->live, size)) * v->gc_share / 1000;
+	uint64_t gain = g->gain * v->gc_share / 1000;
 
 	v->gc_pace += (int64_t)(gain * part / max_u64(whole, BLOCK_SIZE) / 3);
 	v->gc_pace = v->gc_pace < PACE_MAX ? v->gc_pace : PACE_MAX;
@@ -426,12 +427,33 @@ static void block_is_bad(struct gc *g, const struct gc_block *b)
 	volume_bad_block(g->volume, b->lba, "its checksum is wrong");
 }
 
+/* What has been moved before is old, and will live long: it is not mixed with what has not, unless
+ * space is short. */
+static struct segment **moved_head_of(struct gc *g)
+{
+	struct volume *v = g->volume;
+
+	return &v->moved_heads[g->victim->stream == STORE_STREAM_MOVED && !gc_is_cramped(v)];
+}
+
+/* How many blocks the next unit may have: the last one of a segment fills it. */
+static uint32_t unit_most(struct gc *g)
+{
+	const struct segment *head = *moved_head_of(g);
+	uint32_t room = head ? g->volume->store->info.segment_size - head->tail : 0;
+	uint32_t most = room > UNIT_HEADER_MAX ? (room - UNIT_HEADER_MAX) / BLOCK_SIZE : 0;
+
+	return most < UNIT_LEAST ? UNIT_BLOCKS : (uint32_t)min_u64(most, UNIT_BLOCKS);
+}
+
 /* Fills a unit with what lives, and writes it. */
 static int gc_copy(struct gc *g)
 {
+	uint32_t most = unit_most(g);
+
 	if (g->n_iov == 0)
 		unit_begin(g);
-	for (uint32_t looks = 0; g->next < g->n_blocks && g->h.n_sums < UNIT_BLOCKS; g->next++) {
+	for (uint32_t looks = 0; g->next < g->n_blocks && g->h.n_sums < most; g->next++) {
 		struct gc_block *b = &g->blocks[g->next];
 		int r;
 
@@ -470,14 +492,12 @@ static bool has_room(const struct volume *v, const struct segment *head, uint32_
 	return head && head->tail + bytes <= v->store->info.segment_size;
 }
 
-/* A head of the moved stream, with room for so much; NULL: asleep until there is one. What has been
- * moved before is old, and will live long: it is not mixed with what has not, unless space is
- * short. */
+/* A head of the moved stream, with room for so much; NULL: asleep until there is one. */
 static struct segment *moved_head(struct gc *g, uint32_t bytes)
 {
 	struct volume *v = g->volume;
-	bool again = g->victim->stream == STORE_STREAM_MOVED && !gc_is_cramped(v);
-	struct segment **head = &v->moved_heads[again];
+	struct segment **head = moved_head_of(g);
+	struct segment *other = v->moved_heads[head == &v->moved_heads[0]];
 
 	if (*head && !has_room(v, *head, bytes)) {
 		(*head)->state = SEGMENT_CLOSED;
@@ -486,9 +506,8 @@ static struct segment *moved_head(struct gc *g, uint32_t bytes)
 	}
 	if (!*head)
 		*head = segments_take(v, STORE_STREAM_MOVED);
-	if (!*head && segments_out_of_space(v, STORE_STREAM_MOVED) &&
-	    has_room(v, v->moved_heads[!again], bytes))
-		return v->moved_heads[!again];
+	if (!*head && segments_out_of_space(v, STORE_STREAM_MOVED) && has_room(v, other, bytes))
+		return other;
 	if (!*head)
 		hold_back_no_more(g);
 	return *head;

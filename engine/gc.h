@@ -7,8 +7,10 @@
 
 #include "engine/volume.h"
 
-#define GC_READS    4    /* of the victim at a time */
-#define UNIT_BLOCKS 128  /* copied by one append */
+#define GC_READS        4         /* of the victim at a time */
+#define UNIT_BLOCKS     128       /* copied by one append */
+#define UNIT_HEADER_MAX (8 * KiB) /* with a run for each of them */
+_Static_assert(RECORD_FIXED + UNIT_BLOCKS * (RUN_BYTES + 4) <= UNIT_HEADER_MAX, "");
 #define MOVE_BLOCKS 250  /* of one MOVE record */
 #define LOOKS       4096 /* at blocks, before others have their turn */
 
@@ -53,6 +55,7 @@ struct gc {
 	enum gc_state state;
 	struct segment *head; /* that is being appended to */
 	uint64_t live;        /* bytes of the victim, when it was picked */
+	uint64_t gain;        /* gc_gain of it then */
 	uint8_t *buf;         /* the victim */
 	uint32_t at;          /* of it is read, or being read */
 	struct gc_read reads[GC_READS];

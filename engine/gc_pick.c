@@ -8,10 +8,12 @@
 
 #include <string.h>
 
-#define LIVE_SHARE 7  /* tenths of the space held that live: with less there is too much garbage */
-#define LOW_SHARE  20 /* segments with which the collector begins: one in so many, */
-#define LOW_MORE   8  /* and these, which are on their way back all the time */
-#define LOW_MAX    128
+/* Of a segment of moved blocks, what is not blocks at most: headers, and the gap at its end. */
+#define MOVED_WASTE(size) ((size) / 32 + 64 * KiB)
+#define LIVE_SHARE        7 /* tenths of the space held that live: with less there is too much garbage */
+#define LOW_SHARE         20 /* segments with which the collector begins: one in so many, */
+#define LOW_MORE          8  /* and these, which are on their way back all the time */
+#define LOW_MAX           128
 
 /* A pinned root keeps what is older than it, moved or not. */
 static bool is_pinned(const struct volume *v, const struct segment *seg)
@@ -25,6 +27,14 @@ static bool is_pinned(const struct volume *v, const struct segment *seg)
 static uint64_t live_in(const struct volume *v, const struct segment *seg)
 {
 	return min_u64((uint64_t)seg->live + seg->live_active, v->store->info.segment_size);
+}
+
+uint64_t gc_gain(const struct volume *v, const struct segment *seg)
+{
+	uint64_t size = v->store->info.segment_size;
+	uint64_t cost = live_in(v, seg) * size / (size - MOVED_WASTE(size));
+
+	return size - min_u64(cost, size);
 }
 
 /* Near enough, for any age, and quick. */
@@ -71,10 +81,13 @@ void gc_look(const struct volume *v, struct gc_view *view)
 		    seg->state != SEGMENT_CLOSED || seg->stream == STORE_STREAM_MAP ||
 		    seg->moved_out || seg->pending > 0 || live_in(v, seg) == 0)
 			continue;
+		view->gain += gc_gain(v, seg);
 		view->held += v->store->info.segment_size;
 		view->live += live_in(v, seg);
 		if (seg->newest == 0 || seg->newest > v->sb.sequence)
 			continue; /* its counters are still in motion */
+		if (gc_gain(v, seg) == 0)
+			continue;
 		score = score_of(v, seg);
 		if (score > view->best_score) {
 			view->best_score = score;
@@ -133,7 +146,7 @@ uint64_t gc_urgency(const struct volume *v, const struct gc_view *view)
 		return 0;
 	if (garbage > allowed)
 		much = min_u64(1000, 1 + (garbage - allowed) * 2000 / (allowed + 1));
-	if (garbage >= 2 * (uint64_t)v->store->info.segment_size)
+	if (view->gain >= 2 * (uint64_t)v->store->info.segment_size)
 		much = max_u64(much, shortage(v, view));
 	return much;
 }
@@ -161,7 +174,7 @@ void gc_watch(struct volume *v)
 bool gc_can_help(const struct volume *v)
 {
 	uint64_t size = v->store->info.segment_size;
-	uint64_t garbage = 0;
+	uint64_t gain = 0;
 
 	if (v->closing || v->failed)
 		return false;
@@ -177,7 +190,7 @@ bool gc_can_help(const struct volume *v)
 			continue;
 		if (seg->moved_out || live_in(v, seg) == 0)
 			return true; /* free in a checkpoint or two */
-		garbage += size - live_in(v, seg);
+		gain += gc_gain(v, seg);
 	}
-	return garbage >= 2 * size && !segments_out_of_space(v, STORE_STREAM_MOVED);
+	return gain >= 2 * size && !segments_out_of_space(v, STORE_STREAM_MOVED);
 }
