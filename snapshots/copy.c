@@ -45,7 +45,6 @@ struct snap_copying {
 	bool walk_ended;
 	int error;
 	struct err err;
-	char last_bad[ERR_TEXT_MAX];
 	struct snap_walk walk;
 	uint32_t at; /* in walk.blocks */
 	struct snap_block blocks[WALK_BLOCKS];
@@ -164,9 +163,6 @@ static void bad_blocks(struct snap_copying *c, uint64_t block, uint64_t n, const
 {
 	struct snap_verify *v = c->verify;
 
-	if (strcmp(c->last_bad, text) == 0)
-		return; /* the same page again */
-	memcpy(c->last_bad, text, strlen(text) + 1);
 	v->bad_blocks += n;
 	if (v->bad)
 		v->bad(v, block, n, text);
@@ -263,10 +259,9 @@ static void on_walk(struct snap_walk *walk)
 	uint64_t n_blocks = blocks_of(c->from->info.size);
 
 	c->walking = false;
-	if (walk->error && c->verify) {
-		/* What is below the page can't be looked at; on with the next leaf. */
-		uint64_t next =
-		    min_u64(round_down(walk->next, PAGE_FANOUT) + PAGE_FANOUT, n_blocks);
+	if (walk->error == -EIO && c->verify) {
+		/* What is below the page can't be looked at; on with what is not. */
+		uint64_t next = min_u64(walk->bad_end, n_blocks);
 
 		bad_blocks(c, walk->next, next - walk->next, walk->err.text);
 		walk->next = next;
@@ -307,7 +302,7 @@ static struct snap_copying *copying_new(struct snap_reader *from, struct io_loop
 	c->from = from;
 	list_init(&c->idle);
 	c->buffers = mem_alloc_pages(SLOTS * (size_t)SNAP_BLOCK);
-	for (int i = 0; i < SLOTS; i++) {
+	for (int i = 0; c->buffers && i < SLOTS; i++) {
 		c->slots[i].owner = c;
 		c->slots[i].buf = c->buffers + (size_t)i * SNAP_BLOCK;
 		list_add_tail(&c->idle, &c->slots[i].link);

@@ -79,6 +79,7 @@ struct snap_walk {
 	void (*done)(struct snap_walk *walk);
 	int error; /* 0 or -EIO: `err` names the page */
 	struct err err;
+	uint64_t bad_end; /* after -EIO: the first block to which that page does not lead */
 	uint64_t
 	    next; /* in: the first block to look at; out: where to go on; UINT64_MAX: the end */
 	struct snap_block *blocks; /* room for `max` */

@@ -49,10 +49,14 @@ static void walk_on_page(struct page_wait *wait, const uint8_t *page, int error)
 	struct snap_page_wait *w = container_of(wait, struct snap_page_wait, page);
 
 	(void)page;
-	if (error)
+	if (error) {
+		uint64_t covers = UINT64_C(1) << page_shift(wait->level + 1);
+
+		w->walk->bad_end = round_down(w->walk->next, covers) + covers;
 		walk_end(w->walk, error);
-	else
+	} else {
 		walk_step(w->walk);
+	}
 }
 
 /* False: the page that the side's entry names is being loaded. */

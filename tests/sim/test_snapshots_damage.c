@@ -253,6 +253,23 @@ static void verify_names_what_is_bad(void **state)
 	end();
 }
 
+/* One bad page at the top: all that it leads to is bad, and is counted. */
+static void verify_counts_what_a_page_leads_to(void **state)
+{
+	const char *name;
+	uint64_t n = 0;
+
+	(void)state;
+	begin(3);
+	while ((name = blobs_sim_name(depot.objects, PREFIX_PACKS, n)))
+		if (strstr(name, "-copy") || is_page_pack(name))
+			blobs_sim_lose(depot.objects, name);
+		else
+			n++;
+	assert_int_equal(verify(), DEPOT_SIZE / SNAP_BLOCK);
+	end();
+}
+
 /* A snapshot whose object is damaged can't be opened, is listed as such, and stops sweeps: they
  * would not know what it needs. Deleting it helps. */
 static void a_damaged_snapshot_object(void **state)
@@ -400,6 +417,7 @@ int main(void)
 	    TEST(a_lost_pack),
 	    TEST(a_flipped_bit_in_a_page),
 	    TEST(verify_names_what_is_bad),
+	    TEST(verify_counts_what_a_page_leads_to),
 	    TEST(a_damaged_snapshot_object),
 	    TEST(a_damaged_hold_or_page_stops_sweeps),
 	    TEST(a_damaged_head),
