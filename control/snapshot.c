@@ -366,7 +366,6 @@ static void delete_end(struct task *t)
 	/* Closes the volume if nobody else needs it; goes on with its deletion. */
 	if (t->disk)
 		uploader_kick(t->control, t->disk->id);
-	(void)f;
 	mem_free(f);
 	task_end(t);
 }
@@ -468,6 +467,8 @@ static int delete_begin(struct catalog *c, struct catalog_job *job)
 		return 0; /* it is another zone's, or nobody's */
 	if (r < 0)
 		return err_set(&job->err, r, "%s", err.text);
+	if (s->cutting && t->op)
+		return 0; /* nobody knows of it yet */
 	f->has_row = true;
 	r = catalog_volume_get(c, s->volume, &t->volume, &err);
 	f->was_pending = r == 0 && (s->state == CATALOG_SNAPSHOT_PENDING ||

@@ -325,13 +325,6 @@ static void list_step(struct task *t)
 
 /* ---- The job --------------------------------------------------------------------------------- */
 
-static int compare(struct id a, struct id b)
-{
-	if (a.hi != b.hi)
-		return a.hi < b.hi ? -1 : 1;
-	return a.lo < b.lo ? -1 : a.lo > b.lo;
-}
-
 static int add(struct catalog *c, struct snapshot_listing *l, const struct catalog_snapshot *row,
 	       const struct snap_info *info)
 {
@@ -341,6 +334,8 @@ static int add(struct catalog *c, struct snapshot_listing *l, const struct catal
 	int r;
 
 	l->after = row ? row->id : info->id;
+	if (row && row->cutting)
+		return 0; /* it may come to nothing */
 	/* Another daemon has deleted it; or it is on its way out. */
 	if (row && !info && row->state == CATALOG_SNAPSHOT_COMPLETED &&
 	    t->control->config.repository)
@@ -393,7 +388,7 @@ static int merge_job(struct catalog *c, struct catalog_job *job)
 			break;
 		if (t->op->n_items == l->max)
 			break;
-		order = i == l->page.n ? -1 : !has_row ? 1 : compare(row.id, l->infos[i].id);
+		order = i == l->page.n ? -1 : !has_row ? 1 : id_compare(&row.id, &l->infos[i].id);
 		r = add(c, l, order <= 0 ? &row : NULL, order >= 0 ? &l->infos[i] : NULL);
 		i += order >= 0;
 		if (r == 0)

@@ -96,7 +96,7 @@ void snapshot_works_free(struct control *c)
 static void on_bad(struct snap_verify *verify, uint64_t block, uint64_t blocks, const char *text)
 {
 	struct snapshot_work *v = container_of(verify, struct snapshot_work, verify);
-	struct damage *d = v->n_places > 0 ? &v->places[v->n_places - 1] : NULL;
+	struct damage *d;
 	char id[ID_TEXT_MAX];
 
 	log_error("%s: %s", id_format(v->id, CATALOG_SNAPSHOT_PREFIX, id), text);

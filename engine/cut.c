@@ -362,7 +362,10 @@ void volume_unpin(struct volume_op *op)
 		return;
 	}
 	u = mem_alloc(sizeof(*u));
-	CHECK(u);
+	if (!u) {
+		volume_op_refuse(op, -ENOMEM, "no memory for letting its snapshot go");
+		return;
+	}
 	u->op = op;
 	u->wait.done = on_unpinned;
 	u->wait.unpin = op->snapshot;

@@ -179,6 +179,13 @@ static void start_without_memory(struct io_op *defer)
 	sweep_end(s, sweep_no_memory(s));
 }
 
+static void start_never(struct io_op *defer)
+{
+	struct snap_sweep *sweep = container_of(defer, struct snap_sweep, defer);
+
+	sweep->done(sweep);
+}
+
 static uint64_t number_or(uint64_t n, uint64_t otherwise)
 {
 	return n ? n : otherwise;
@@ -190,8 +197,13 @@ void snap_sweep_start(struct repository *repository, struct io_loop *loop,
 	struct snap_sweep_config *c = &sweep->config;
 	struct snap_sweeping *s = mem_alloc(sizeof(*s));
 
-	CHECK(s); /* control path: a few hundred bytes */
 	*sweep = (struct snap_sweep){.done = sweep->done, .config = sweep->config, .at_work = s};
+	if (!s) {
+		sweep->error = err_set(&sweep->err, -ENOMEM, "out of memory for a sweep");
+		sweep->defer.done = start_never;
+		io_defer(loop, &sweep->defer, 0);
+		return;
+	}
 	c->lease_ns = number_or(c->lease_ns, LEASE_DFLT);
 	c->grace_ns = number_or(c->grace_ns, GRACE_DFLT);
 	c->margin_ns = number_or(c->margin_ns, MARGIN_DFLT);

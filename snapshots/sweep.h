@@ -49,7 +49,9 @@ struct snap_sweep {
 	    *usage; /* after done: one each completed snapshot; snap_sweep_clear frees */
 	uint32_t n_usage;
 
-	struct snap_sweeping *at_work; /* snapshots/' own */
+	/* snapshots/' own. */
+	struct snap_sweeping *at_work;
+	struct io_op defer;
 };
 
 /* What a daemon remembers of the lease between sweeps. All zeroes at first; one for each
