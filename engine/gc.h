@@ -1,11 +1,30 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Private to gc.c and gc_move.c.
+ * Private to gc.c, gc_move.c and gc_pick.c.
  */
 #ifndef ENGINE_GC_H
 #define ENGINE_GC_H
 
 #include "engine/volume.h"
+
+/* gc_pick.c */
+struct gc_view {
+	uint64_t held;   /* bytes of closed segments that could be emptied */
+	uint64_t live;   /* of them */
+	uint64_t gain;   /* what emptying them all would make free */
+	uint32_t dead;   /* segments that are free after a checkpoint */
+	uint32_t coming; /* those that are being given back */
+	uint64_t best_score;
+	struct segment *best; /* the one to empty first; NULL: none */
+};
+
+void gc_look(const struct volume *v, struct gc_view *view);
+/* How much too much garbage there is: 0, up to 1000. */
+uint64_t gc_urgency(const struct volume *v, const struct gc_view *view);
+/* Bytes that emptying a segment makes free: moved blocks need headers, and leave gaps. */
+uint64_t gc_gain(const struct volume *v, const struct segment *seg);
+/* The store is so small that each open segment counts. */
+bool gc_is_cramped(const struct volume *v);
 
 #define GC_READS        4         /* of the victim at a time */
 #define UNIT_BLOCKS     128       /* copied by one append */

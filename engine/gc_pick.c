@@ -3,14 +3,15 @@
  * What garbage collection could gain: which segment is the best to empty, and how urgent that is.
  * See gc.c for the collecting.
  */
+#include "engine/gc.h"
+
 #include "base/util.h"
-#include "engine/volume.h"
 
 #include <string.h>
 
 /* Of a segment of moved blocks, what is not blocks at most: headers, and the gap at its end. */
 #define MOVED_WASTE(size) ((size) / 32 + 64 * KiB)
-#define LIVE_SHARE        7 /* tenths of the space held that live: with less there is too much garbage */
+#define LIVE_SHARE        7 /* tenths of what is held live: with less there is too much garbage */
 #define LOW_SHARE         20 /* segments with which the collector begins: one in so many, */
 #define LOW_MORE          8  /* and these, which are on their way back all the time */
 #define LOW_MAX           128
