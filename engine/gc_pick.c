@@ -11,7 +11,7 @@
 
 /* Of a segment of moved blocks, what is not blocks at most: headers, and the gap at its end. */
 #define MOVED_WASTE(size) ((size) / 32 + 64 * KiB)
-#define LIVE_SHARE        7 /* tenths of what is held live: with less there is too much garbage */
+#define LIVE_SHARE        7  /* tenths of what is held; with less that lives there is garbage */
 #define LOW_SHARE         20 /* segments with which the collector begins: one in so many, */
 #define LOW_MORE          8  /* and these, which are on their way back all the time */
 #define LOW_MAX           128
